@@ -1,0 +1,95 @@
+"""Theory of learning in high dimension, solved: bilinear sequence regression and its siblings.
+
+The public names are imported when first used, so that ``import bsr_theory`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import channels, figures, limits, priors, problem, results, spectra, state_evolution
+    from .channels import Channel, GaussianChannel
+    from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
+    from .problem import Problem, bilinear_regression
+    from .results import (
+        Branches,
+        ConvergenceError,
+        ConvergenceWarning,
+        FixedPoint,
+        Provenance,
+        Status,
+        Trajectory,
+    )
+    from .state_evolution import fixed_points, free_entropy, iterate, solve
+
+_NAMES = {
+    "channels": ("Channel", "GaussianChannel"),
+    "priors": ("GaussianFactorPrior", "LowRankFactorPrior", "Prior"),
+    "problem": ("Problem", "bilinear_regression"),
+    "results": (
+        "Branches",
+        "ConvergenceError",
+        "ConvergenceWarning",
+        "FixedPoint",
+        "Provenance",
+        "Status",
+        "Trajectory",
+    ),
+    "state_evolution": ("fixed_points", "free_entropy", "iterate", "solve"),
+    "figures": (),
+    "limits": (),
+    "spectra": (),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "Branches",
+    "Channel",
+    "ConvergenceError",
+    "ConvergenceWarning",
+    "FixedPoint",
+    "GaussianChannel",
+    "GaussianFactorPrior",
+    "LowRankFactorPrior",
+    "Prior",
+    "Problem",
+    "Provenance",
+    "Status",
+    "Trajectory",
+    "bilinear_regression",
+    "channels",
+    "figures",
+    "fixed_points",
+    "free_entropy",
+    "iterate",
+    "limits",
+    "priors",
+    "problem",
+    "results",
+    "solve",
+    "spectra",
+    "state_evolution",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _NAMES:
+        value = importlib.import_module(f".{name}", __name__)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("bsr_theory")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*__all__, "__version__"})

@@ -1,0 +1,830 @@
+"""Compiled loops: scalars and arrays in, arrays out.
+
+Everything here rests on one fact.  On a bulk of the spectrum of ``W = Y Y^T / d2`` with
+``Y = S + sqrt(s) Z`` and ``S = A B / sqrt(r)``, the quartic ``w(t) = w`` has one pair of complex
+conjugate roots, and the pairs ``(t + conj(t), |t|^2)`` lie on a plane cubic that is uniformised
+by the single real variable ``chi = log(zeta)``.  With ``p = sqrt(beta)``, ``kappa = s rho``,
+``u = t + rho`` and ``h = (beta + 1)/2 + kappa``::
+
+    xi^2  = h^2 - p^2 - kappa^2 + p kappa (zeta + 1/zeta),      2 Re t = xi - h - rho
+    |u|^2 = rho kappa (p zeta - kappa) / (xi + h)
+    |t|^2 = rho p (p - kappa / zeta) / (xi + h)                 zeta = (p / kappa) |u / t|^2
+
+so that along a bulk ``t``, ``g`` and ``w`` are explicit: no root finding, no branch to choose.
+``w`` grows with ``chi`` from edge to edge, an edge is a simple zero of ``(Im t)^2``, and with
+``chi = chi_a + H sin^2(x/2)`` every bulk integral is analytic in ``x``.  The theory page of the
+documentation derives this.
+
+All positions are kept relative to the lower edge of their bulk and in the gauge (``u`` or ``t``)
+whose origin the bulk winds around: this is what keeps full relative precision from ``s = 1e-8``
+to ``s = 1e6``.
+"""
+
+from __future__ import annotations
+
+import cmath
+import functools
+import math
+import os
+from collections import namedtuple
+
+import numba
+import numpy as np
+
+__all__: list[str] = []
+
+
+def _cache_is_writable() -> bool:
+    """Tell whether numba can put its cache beside this file (or in NUMBA_CACHE_DIR)."""
+    folder = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), "__pycache__"
+    )
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+CACHE = os.environ.get("BSR_NUMBA_CACHE", "1") != "0" and _cache_is_writable()
+jit = functools.partial(numba.njit, error_model="numpy", nogil=True, cache=CACHE)
+
+# A Gauss-Legendre rule of 16 points on a panel whose nearest singularity lies outside the
+# Bernstein ellipse of parameter 2.88 errs by 2.88^-32 = 2e-15.
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
+_ELLIPSE = 1.62  # (sum of distances to the panel ends) / (panel length) on that ellipse
+_RATIO = 3.5  # growth of the panels away from a hard edge, same ellipse
+_NECK = 3e-3  # a closing gap of width x contributes x^6 to the error: no need to go below
+_SPAN = 3.0  # largest step of chi: the integrands grow like exp(k chi), k up to 4
+_PANELS = 96  # more than any parameters have asked for (36)
+
+_TINY = 1e-40  # noise below which mmse is its limit to all digits
+
+MASS, CUBE, OVERLAP, ENERGY = range(4)  # what bulk_sums accumulates
+
+
+# --------------------------------------------------------------------------------------------
+# The rational curve: zeros, poles and critical points of w(t), in both gauges
+# --------------------------------------------------------------------------------------------
+
+# A = (t - a1)(t - a2), B = (t - b1)(t - b2); u = t + rho.  `split` = b2 - a2 >= 0 and
+# `lower` = t_lower - a2 in [0, split] are kept apart since both vanish with beta - 1.
+# bulks: 1, or 2 with the gap between u_gap1 < u_gap2 (the signal bulk's lower and the noise
+# bulk's upper edge).  With one bulk, neck = u_neck +- i v_neck are the two critical points that
+# would be the gap, and `neck_real` tells when they are real (then far from the physical arc).
+Curve = namedtuple(
+    "Curve",
+    "beta rho s kappa p h xplus ua1 ua2 ub1 ub2 ta1 ta2 tb1 tb2 split lower "
+    "u_lower t_lower u_upper t_upper bulks u_gap1 u_gap2 neck_real u_neck v_neck",
+)
+
+
+@jit
+def _between_zeros(u0, t0, width, c1, c2):
+    """Solve w' = 0 between two adjacent zeros of w at (u0, t0) and ``width`` to the right.
+
+    Returns the fraction theta in (0, 1).  In L = (log w)' the two zeros give 1/theta and
+    -1/(1 - theta), the rest is smooth: Newton on the equation freed of its poles.
+    """
+    theta, lo, hi = 0.5, 0.0, 1.0
+    for _ in range(60):
+        u, t = u0 + theta * width, t0 + theta * width
+        rest = 1.0 / (u - c1) + 1.0 / (u - c2) - 1.0 / u - 1.0 / t
+        slope = -1.0 / (u - c1) ** 2 - 1.0 / (u - c2) ** 2 + 1.0 / u**2 + 1.0 / t**2
+        both = theta * (1.0 - theta)
+        f = 1.0 - 2.0 * theta + width * rest * both
+        if f > 0.0:
+            lo = theta
+        else:
+            hi = theta
+        df = -2.0 + width * rest * (1.0 - 2.0 * theta) + width**2 * slope * both
+        new = theta - f / df
+        if not lo < new < hi:
+            new = 0.5 * (lo + hi)
+        step = abs(new - theta)
+        theta = new
+        if step <= 4e-16 * theta:
+            break
+    return theta
+
+
+@jit
+def _upper_edge(ta1, ta2, tb1, tb2, rho):
+    """Return the positive critical point of w(t): the unique zero of t (log w)' on t > 0."""
+    t, lo, hi = math.sqrt(ta2 * tb2), 0.0, np.inf
+    for _ in range(200):
+        r1, r2, r3, r4 = t / (t - ta1), t / (t - ta2), t / (t - tb1), t / (t - tb2)
+        r5 = t / (t + rho)
+        f = r1 + r3 + r4 + (r2 - r5) - 1.0
+        if f < 0.0:
+            lo = t
+        else:
+            hi = t
+        df = r1 * (1 - r1) + r2 * (1 - r2) + r3 * (1 - r3) + r4 * (1 - r4) - r5 * (1 - r5)
+        step = min(max(-f / df, -2.0), 2.0) if df > 0.0 else (2.0 if f < 0.0 else -2.0)
+        new = t * math.exp(step)
+        if not lo < new < hi:
+            new = math.sqrt(lo * hi) if lo > 0.0 and hi < np.inf else (4 * t if f < 0 else t / 4)
+        done = abs(new - t) <= 8e-16 * t
+        t = new
+        if done:
+            break
+    return t
+
+
+@jit
+def make_curve(beta, rho, s):
+    """Return the zeros, poles and critical points of w(t) for finite beta, rho and s > 0."""
+    kappa = s * rho
+    # A = u^2 + au u - kappa rho = t^2 + at t + beta rho, B the same with 1 instead of beta.
+    au, at = beta - rho + kappa, beta + rho + kappa
+    bu, bt = 1.0 - rho + kappa, 1.0 + rho + kappa
+    ra = math.sqrt(au * au + 4.0 * kappa * rho)
+    rb = math.sqrt(bu * bu + 4.0 * kappa * rho)
+    ua2 = 2.0 * kappa * rho / (au + ra) if au > 0.0 else 0.5 * (ra - au)
+    ua1 = -0.5 * (au + ra) if au > 0.0 else -2.0 * kappa * rho / (ra - au)
+    ub2 = 2.0 * kappa * rho / (bu + rb) if bu > 0.0 else 0.5 * (rb - bu)
+    ub1 = -0.5 * (bu + rb) if bu > 0.0 else -2.0 * kappa * rho / (rb - bu)
+    ta2, ta1 = -2.0 * beta * rho / (at + ra), -0.5 * (at + ra)
+    tb2, tb1 = -2.0 * rho / (bt + rb), -0.5 * (bt + rb)
+
+    # From A(u) - B(u) = (beta - 1) u: the distances of the zeros without cancellation.
+    split = (beta - 1.0) * ub2 / (ub2 - ua1)
+    lower = split * _between_zeros(ua2, ta2, split, ua1, ub1) if split > 0.0 else 0.0
+    u_lower, t_lower = ua2 + lower, ta2 + lower
+    t_upper = _upper_edge(ta1, ta2, tb1, tb2, rho)
+    u_upper = t_upper + rho
+    split1 = (beta - 1.0) * ua1 / (ua1 - ub2)
+    u_spurious = ua1
+    if split1 > 0.0:
+        u_spurious += split1 * _between_zeros(ua1, ta1, split1, ua2, ub2)
+
+    # The five critical points have product -kappa^2 rho^3/2 and inverse sum 2/rho in u.
+    prod = -(kappa**2) * rho**3 / (2.0 * u_upper * u_lower * u_spurious)
+    total = prod * (2.0 / rho - 1.0 / u_upper - 1.0 / u_lower - 1.0 / u_spurious)
+    disc = total * total - 4.0 * prod
+    root = 0.5 * math.sqrt(abs(disc))
+    bulks, gap1, gap2 = 1, 0.0, 0.0
+    if disc > 0.0 and total < 0.0:
+        bulks, gap1 = 2, 0.5 * total - root
+        gap2 = prod / gap1
+    p, h = math.sqrt(beta), 0.5 * (beta + 1.0) + kappa
+    xplus = (0.5 * (p - 1.0) ** 2 + 2.0 * kappa) * 0.5 * (p + 1.0) ** 2
+    return Curve(
+        beta, rho, s, kappa, p, h, xplus, ua1, ua2, ub1, ub2, ta1, ta2, tb1, tb2, split, lower,
+        u_lower, t_lower, u_upper, t_upper, bulks, gap1, gap2, disc > 0.0, 0.5 * total, root,
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------
+# One bulk: the arc of conjugate pairs between two edges
+# --------------------------------------------------------------------------------------------
+
+# gauge_u: positions are u's (else t's).  z = the lower edge there, a1 b1 the far zeros, da2 db2 =
+# (lower edge) - (near zeros).  zeta, xi, kp = p zeta - kappa at the lower edge; height = the
+# range H of chi; hard: the pole at w = 0 is a singularity to grade towards.
+Bulk = namedtuple("Bulk", "gauge_u z a1 b1 da2 db2 zeta xi kp height hard other_gap")
+
+
+@jit
+def _xi(c, zeta):
+    return math.sqrt(c.xplus + c.p * c.kappa * (zeta - 1.0) ** 2 / zeta)
+
+
+@jit
+def _chi_distance(zeta, rise, guess):
+    """Return chi - chi_a where xi^2 has risen by p kappa ``rise``; ``guess`` picks the root.
+
+    With f = exp(chi - chi_a) - 1:  zeta f^2 + (zeta - 1/zeta - rise) f - rise = 0.
+    """
+    b = zeta - 1.0 / zeta - rise
+    disc = math.sqrt(max(b * b + 4.0 * zeta * rise, 0.0))
+    big = -0.5 * (b + disc) if b > 0.0 else -0.5 * (b - disc)
+    best, error = guess, np.inf
+    for f in (big / zeta, -rise / big):
+        if f > -1.0:
+            chi = math.log1p(f)
+            if abs(chi - guess) < error:
+                best, error = chi, abs(chi - guess)
+    return best
+
+
+@jit
+def make_bulk(c, which):
+    """Return bulk ``which`` (0 the lowest) of the curve."""
+    u0, t0, u1, t1 = c.u_lower, c.t_lower, c.u_upper, c.t_upper
+    hard, other = c.split > 0.0, 0.0
+    da2, db2 = c.lower, c.lower - c.split
+    gauge_u = c.bulks == 2 or c.u_lower < -c.t_lower
+    if c.bulks == 2:
+        if which == 0:
+            u1, t1, other = c.u_gap2, c.u_gap2 - c.rho, c.u_gap1
+        else:
+            u0, t0, other, hard = c.u_gap1, c.u_gap1 - c.rho, c.u_gap2, False
+            da2, db2 = u0 - c.ua2, u0 - c.ub2
+    z, a1, b1 = (u0, c.ua1, c.ub1) if gauge_u else (t0, c.ta1, c.tb1)
+    zeta = c.p / c.kappa * (u0 / t0) ** 2
+    xi0, xi1 = _xi(c, zeta), _xi(c, c.p / c.kappa * (u1 / t1) ** 2)
+    # 2 Re t rises by 2 (u1 - u0) and xi by the same: exact also when the arc is tiny.
+    rise = 2.0 * (u1 - u0) * (xi0 + xi1) / (c.p * c.kappa)
+    height = _chi_distance(zeta, rise, 2.0 * math.log(abs(u1 * t0 / (u0 * t1))))
+    kp = u0 * u0 * (xi0 + c.h) / (c.rho * c.kappa)
+    return Bulk(gauge_u, z, a1, b1, da2, db2, zeta, xi0, kp, height, hard, other)
+
+
+# A point of the arc: zeta/zeta_a - 1 = e; Re t = x and Re u = xu, y = -Im t >= 0,
+# |t|^2 = pt, |u|^2 = pu, |A|^2 = qa, |B|^2 = qb, F = xi + h, slope = d log w / d chi.
+Point = namedtuple("Point", "zeta x xu y pt pu qa qb F slope")
+
+
+@jit
+def arc_point(c, b, eta):
+    """Return the point of the arc at chi = chi_a + eta."""
+    rho, kappa, p = c.rho, c.kappa, c.p
+    e = math.expm1(eta)
+    zeta = b.zeta * (1.0 + e)
+    rise = p * kappa * e * (b.zeta - 1.0 / zeta)  # xi^2 - xi_a^2
+    xi = math.sqrt(b.xi * b.xi + rise)
+    ds = rise / (xi + b.xi)  # 2 Re t - 2 t_a
+    dxi = 0.5 * p * kappa * (zeta - 1.0 / zeta) / xi
+    F, Fa = xi + c.h, b.xi + c.h
+    kp = b.kp + p * b.zeta * e
+    pu = rho * kappa * kp / F
+    pt = rho * p * kp / (zeta * F)
+    # y^2 = |.|^2 - Re^2, as a difference to its zero at the edge.
+    if b.gauge_u:
+        dpi = rho * kappa * p * zeta / F - pu * dxi / F
+        y2 = rho * kappa * (p * b.zeta * e * Fa - b.kp * ds) / (F * Fa)
+    else:
+        dpi = rho * p * kappa / (zeta * F) - pt * dxi / F
+        y2 = rho * p * (e * (p * b.zeta * Fa - b.kp * F) - b.kp * ds) / (zeta * F * Fa)
+    y2 = max(y2 - ds * (b.z + 0.25 * ds), 0.0)
+    half = 0.5 * ds
+    X = b.z + half
+    a2, b2 = b.z - b.da2, b.z - b.db2
+    qa1, qa2 = (X - b.a1) ** 2 + y2, (b.da2 + half) ** 2 + y2
+    qb1, qb2 = (X - b.b1) ** 2 + y2, (b.db2 + half) ** 2 + y2
+    slope = (
+        (dpi - b.a1 * dxi) / qa1
+        + (dpi - a2 * dxi) / qa2
+        + (dpi - b.b1 * dxi) / qb1
+        + (dpi - b2 * dxi) / qb2
+        - (p * zeta + kappa) / kp
+        + 2.0 * dxi / F
+    )
+    x, xu = (X - rho, X) if b.gauge_u else (X, X + rho)
+    return Point(zeta, x, xu, math.sqrt(y2), pt, pu, qa1 * qa2, qb1 * qb2, F, 0.5 * slope)
+
+
+@jit
+def _w(c, z):
+    return math.sqrt(z.qa * z.qb / (z.pt * z.pu)) / (c.beta * c.rho)
+
+
+@jit
+def _pi_density(c, z):
+    """Pi times the density of W: -Im g."""
+    br = c.beta * c.rho
+    return br * br * (z.F - 1.0 + c.kappa / (c.p * z.zeta)) / z.F * z.y / z.qa
+
+
+@jit
+def _w_re_g(c, z):
+    """Re(w g) = Re(B / u) = 1 + Re t + kappa Re(t / u)."""
+    return 1.0 + z.x + c.kappa * _re_tu(c, z) / z.pu
+
+
+@jit
+def _re_tu(c, z):
+    """Re(t conj(u)), without cancellation in either gauge."""
+    return z.pu - c.rho * z.xu if z.pu < z.pt else z.pt + c.rho * z.x
+
+
+@jit
+def _w_shrunk(c, z):
+    """Return y times the denoised singular value, (y - s h(y)) y, of arXiv:2410.18858.
+
+    Re[u (beta+t)(1+t)/(beta rho t) - s^2 rho t/(beta u)] after the two terms of order s, which
+    cancel, have been taken together by the formulas of the pair curve.
+    """
+    br = c.beta * c.rho
+    return (
+        1.0
+        + 1.0 / c.beta
+        + (z.F * (z.x + z.pt / c.rho) + (1.0 + c.beta + c.rho) * z.x) / br
+        + (2.0 * z.x * z.x - z.pt) / br
+    )
+
+
+@jit
+def _log_potential(c, z):
+    """Return the integral of log|w - w'| over the law of W minus log(1 + s), for w on the bulk.
+
+    The scale of w is taken out so that the information keeps its digits at large noise.
+    """
+    return (
+        2.0 * z.x
+        + c.kappa * _re_tu(c, z) / z.pu
+        + 0.5 * (1.0 - c.rho) * math.log(z.pu / c.rho**2)
+        - 0.5 * (c.beta - 1.0) * math.log(z.qa / (c.beta**2 * z.pu))
+        - 0.5 * math.log(z.pt * (1.0 + c.s) ** 2)
+    )
+
+
+# --------------------------------------------------------------------------------------------
+# Panels: Gauss-Legendre in x, chi = chi_a + H sin^2(x/2)
+# --------------------------------------------------------------------------------------------
+
+
+@jit
+def _x_plane(eta, height):
+    """Return x with eta = H sin^2(x/2)."""
+    return cmath.acos(1.0 - eta * (2.0 / height))
+
+
+@jit
+def _x_of_u(c, b, u):
+    """Return x of the double point t = conj(t) = u - rho of the pair curve."""
+    t = u - c.rho
+    zeta = (
+        2.0 * (cmath.log(u) - cmath.log(t)) + math.log(c.p / c.kappa)
+        if abs(t) > 0.0
+        else 700.0 + 0j
+    )
+    if zeta.imag > math.pi:
+        zeta -= 2j * math.pi
+    elif zeta.imag < -math.pi:
+        zeta += 2j * math.pi
+    return _x_plane(zeta - math.log(b.zeta), b.height)
+
+
+@jit
+def make_panels(c, b, ends):
+    """Fill ``ends`` (k, 2) with panels of [0, pi] that keep every singularity at its distance.
+
+    The singularities that come near: the pair above w = 0 (hard edge), the two critical points
+    of w at a neck or across a gap, and the branch points and poles on Im chi = pi.
+    """
+    near = np.empty(12, np.complex128)
+    m = 0
+    chi = math.log(b.zeta)
+    # the neck, or the other side of the gap: limited strength, see _NECK
+    if c.bulks == 2:
+        near[m] = _x_of_u(c, b, complex(b.other_gap))
+        m += 1
+    else:
+        for sign in (-1.0, 1.0):
+            u = (
+                complex(c.u_neck + sign * c.v_neck)
+                if c.neck_real
+                else complex(c.u_neck, sign * c.v_neck)
+            )
+            near[m] = _x_of_u(c, b, u)
+            m += 1
+    necks = m
+    # w = infinity: zeta = kappa / p
+    if b.kp < c.p * b.zeta:
+        near[m] = _x_plane(complex(math.log1p(-b.kp / (c.p * b.zeta))), b.height)
+        m += 1
+    # xi = 0 and the mixed zeros of A and B, all on Im chi = pi
+    cosh = (c.h**2 - c.beta - c.kappa**2) / (2.0 * c.p * c.kappa)
+    width = math.acosh(max(cosh, 1.0))
+    for shift in (
+        -width,
+        width,
+        math.log(abs(c.ua1 * c.ua2 / (c.ta1 * c.ta2)) * c.p / c.kappa),
+        math.log(abs(c.ua1 * c.ub2 / (c.ta1 * c.tb2)) * c.p / c.kappa),
+        math.log(abs(c.ub1 * c.ua2 / (c.tb1 * c.ta2)) * c.p / c.kappa),
+        math.log(abs(c.ub1 * c.ub2 / (c.tb1 * c.tb2)) * c.p / c.kappa),
+    ):
+        near[m] = _x_plane(complex(shift - chi, math.pi), b.height)
+        m += 1
+
+    todo = np.empty((_PANELS, 2))
+    k = 1
+    todo[0, 0], todo[0, 1] = 0.0, math.pi
+    if b.hard:
+        # geometric panels towards the pair (a2, b2) above w = 0, just left of the arc
+        zero = c.p / c.kappa * (c.ua2 * c.ub2 / (c.ta2 * c.tb2))
+        rise = (c.split - 2.0 * c.lower) * (_xi(c, zero) + b.xi) / (c.p * c.kappa)
+        eta = _chi_distance(b.zeta, rise, math.log(zero / b.zeta))
+        first = 0.8 * max(abs(_x_plane(complex(eta), b.height)), 1e-13)
+        if first < math.pi:
+            k = 1 + math.ceil(math.log(math.pi / first) / math.log(_RATIO))
+            ratio = (math.pi / first) ** (1.0 / (k - 1))
+            right = first
+            for i in range(k):
+                todo[i, 0] = todo[i - 1, 1] if i else 0.0
+                todo[i, 1] = right if i < k - 1 else math.pi
+                right *= ratio
+
+    count = 0
+    while k > 0:
+        k -= 1
+        left, right = todo[k, 0], todo[k, 1]
+        length = right - left
+        split = b.height * (math.sin(0.5 * right) ** 2 - math.sin(0.5 * left) ** 2) > _SPAN
+        for i in range(m):
+            if abs(near[i] - left) + abs(near[i] - right) < _ELLIPSE * length:
+                if i >= necks or length > _NECK:
+                    split = True
+                    break
+        if split and k + 2 < _PANELS and k + 2 + count < _PANELS:
+            middle = 0.5 * (left + right)
+            todo[k, 0], todo[k, 1] = middle, right
+            todo[k + 1, 0], todo[k + 1, 1] = left, middle
+            k += 2
+        else:
+            ends[count, 0], ends[count, 1] = left, right
+            count += 1
+    return count
+
+
+@jit
+def bulk_sums(c, b, nodes, weights, with_energy, sums):
+    """Add this bulk's mass, int (pi rho)^3 w dw, int rho (y shat)^2 dw/w and int rho Phi dw."""
+    ends = np.empty((_PANELS, 2))
+    count = make_panels(c, b, ends)
+    for k in range(count):
+        mid, half = 0.5 * (ends[k, 0] + ends[k, 1]), 0.5 * (ends[k, 1] - ends[k, 0])
+        for j in range(nodes.size):
+            x = mid + half * nodes[j]
+            sin = math.sin(0.5 * x)
+            z = arc_point(c, b, b.height * sin * sin)
+            w = _w(c, z)
+            r = _pi_density(c, z)
+            dlogw = 0.5 * half * weights[j] * b.height * math.sin(x) * z.slope
+            mass = r * w * dlogw
+            sums[MASS] += mass
+            sums[CUBE] += mass * r * r * w
+            yshat = _w_shrunk(c, z)
+            sums[OVERLAP] += mass * yshat * yshat / w
+            if with_energy:
+                sums[ENERGY] += mass * _log_potential(c, z)
+    return count * nodes.size
+
+
+@jit
+def curve_sums(c, nodes, weights, with_energy, sums):
+    """Sum over the bulks; returns the number of quadrature nodes."""
+    sums[:] = 0.0
+    used = 0
+    for which in range(c.bulks):
+        used += bulk_sums(c, make_bulk(c, which), nodes, weights, with_energy, sums)
+    return used
+
+
+# --------------------------------------------------------------------------------------------
+# The product of two Gaussian factors: mmse, overlap, deficit, information
+# --------------------------------------------------------------------------------------------
+
+
+@jit
+def _marchenko_pastur_root(rho, s):
+    """Return (t0, u0), the point w = 0 of the physical sheet; m(s) = -rho t0/u0."""
+    kappa = s * rho
+    b, r = 1.0 - rho + kappa, 1.0 + rho + kappa
+    root = math.sqrt(b * b + 4.0 * kappa * rho)
+    u0 = 2.0 * kappa * rho / (b + root) if b > 0.0 else 0.5 * (root - b)
+    return -2.0 * rho / (r + root), u0
+
+
+@jit
+def factor_mmse(beta, rho, s, nodes, weights, sums):
+    """Return (mmse, overlap, deficit) with mmse + overlap = 1 and deficit = 1 - mmse/s.
+
+    Each is accurate to relative precision where it is small.  beta = inf, rho = inf, s = 0 and
+    s = inf are their limits.  arXiv:2410.18858; docs/theory.
+    """
+    if s < _TINY:
+        # the correction, of relative order sqrt(s) at most, is below rounding
+        slope = strong_threshold(beta, rho)
+        return slope * s, 1.0, 1.0 - slope
+    if s == np.inf:
+        return 1.0, 0.0, 1.0
+    if rho == np.inf or s * rho > 1e8 * math.sqrt(beta):
+        # the first correction is beta/(s rho)^2 of the overlap
+        return s / (1.0 + s), 1.0 / (1.0 + s), s / (1.0 + s)
+    if beta == np.inf:
+        # columns of S are N(0, A A^T/r) and A is learned for free: M = -s t0
+        kappa = s * rho
+        b = 1.0 - rho + kappa
+        root = math.sqrt(b * b + 4.0 * kappa * rho)
+        total = 1.0 + rho + kappa + root
+        over = 1.0 + rho + ((1.0 - rho) ** 2 + 2.0 * kappa * (1.0 + rho)) / (root + kappa)
+        lack = b + root if b > 0.0 else 4.0 * kappa * rho / (root - b)
+        return 2.0 * rho * s / total, over / total, lack / total
+    c = make_curve(beta, rho, s)
+    curve_sums(c, nodes, weights, False, sums)
+    m = -rho * c.tb2 / c.ub2
+    deficit = s * ((1.0 - 1.0 / beta) * m + 4.0 * sums[CUBE] / (3.0 * math.pi * beta * beta))
+    if s < 1.0:
+        mmse = s * (1.0 - deficit)
+        return mmse, 1.0 - mmse, deficit
+    overlap = sums[OVERLAP] / math.pi
+    return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
+
+
+@jit
+def strong_threshold(beta, rho):
+    """Return lim mmse/s as s -> 0: the degrees of freedom per entry."""
+    if rho >= 1.0:
+        return 1.0
+    return rho + rho * (1.0 - rho) / beta
+
+
+@jit
+def _splitting_noise(beta, rho):
+    """Return the noise below which the spectrum has two bulks (rho < 1, beta finite)."""
+    lo, hi = math.log(_TINY), 50.0
+    for _ in range(60):
+        mid = 0.5 * (lo + hi)
+        if make_curve(beta, rho, math.exp(mid)).bulks == 2:
+            lo = mid
+        else:
+            hi = mid
+    return math.exp(lo)
+
+
+@jit
+def factor_deficit(beta, rho, s, nodes, weights, sums):
+    """Return strong_threshold - mmse/s to relative precision.
+
+    For rho < 1 the difference loses its digits as s -> 0, where it is analytic in s with the
+    scale of the splitting noise: the ratio to s is extrapolated from three noises.
+    """
+    if s == 0.0:
+        return 0.0
+    if beta == np.inf and rho != np.inf:
+        # 1 - M/s = 1 + t0, less 1 - rho when rho < 1
+        kappa = s * rho
+        b = 1.0 - rho + kappa
+        root = math.sqrt(b * b + 4.0 * kappa * rho)
+        if rho >= 1.0:
+            return factor_mmse(beta, rho, s, nodes, weights, sums)[2]
+        # rho - 2 rho/(1 + rho + kappa + root) with root - (1 - rho) expanded
+        rise = (kappa * (2.0 * (1.0 - rho) + kappa) + 4.0 * kappa * rho) / (root + 1.0 - rho)
+        return rho * (kappa + rise) / (1.0 + rho + kappa + root)
+    lack = 1.0 - strong_threshold(beta, rho)
+    if rho >= 1.0 or s == np.inf:
+        return factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack
+    step = max(2e-4 * _splitting_noise(beta, rho), _TINY)
+    if s >= step:
+        return max(factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack, 0.0)
+    x = s / step
+    total = 0.0
+    for k, weight in ((1, 0.5 * (x - 2.0) * (x - 3.0)), (2, -(x - 1.0) * (x - 3.0)),
+                      (3, 0.5 * (x - 1.0) * (x - 2.0))):  # fmt: skip
+        noise = k * step
+        total += weight * (factor_mmse(beta, rho, noise, nodes, weights, sums)[2] - lack) / noise
+    return s * total
+
+
+@jit
+def _direct_information(beta, rho, s, nodes, weights, sums):
+    """I_S = (1/2) log(1/s) + E/(2 beta) + (beta-1)/(2 beta) L - C_beta, in nats per entry.
+
+    E = double integral of log|w-w'|, L = integral of log w; both with log(1+s) taken out.
+    """
+    t0, u0 = _marchenko_pastur_root(rho, s)
+    logs = t0 + (1.0 - rho) * math.log(u0 / rho) - math.log(-t0 * (1.0 + s))
+    if beta == np.inf:
+        return 0.5 * (math.log1p(1.0 / s) + logs)
+    c = make_curve(beta, rho, s)
+    curve_sums(c, nodes, weights, True, sums)
+    energy = sums[ENERGY] / math.pi
+    tail = (beta - 1.0) * math.log1p(-1.0 / beta) if beta > 1.0 else 0.0
+    logs += -1.0 - tail
+    # Laguerre-Selberg: the same functional of pure noise
+    const = -0.25 - 0.25 * math.log(beta) / beta - 0.25 * (beta - 1.0) / beta * tail
+    return 0.5 * math.log1p(1.0 / s) + 0.5 * energy / beta + 0.5 * (1.0 - 1.0 / beta) * logs - const
+
+
+@jit
+def factor_information(beta, rho, s, nodes, weights, sums):
+    """Return lim I(S; S + sqrt(s) Z)/(d1 d2) in nats."""
+    if s == 0.0:
+        return np.inf
+    if s == np.inf:
+        return 0.0
+    if rho == np.inf or s * rho > 1e8 * math.sqrt(beta):
+        return 0.5 * math.log1p(1.0 / s)
+    if s < 1e5:
+        return _direct_information(beta, rho, s, nodes, weights, sums)
+    # I = (1/2) int_0^{1/s} mmse = (1/2) (1/s - int overlap): no cancellation at small snr
+    snr = 1.0 / s
+    total, right = 0.0, snr
+    for _ in range(14):
+        left = 0.5 * right
+        for j in range(0, nodes.size):
+            q = 0.5 * (left + right) + 0.5 * (right - left) * nodes[j]
+            overlap = factor_mmse(beta, rho, 1.0 / q, nodes, weights, sums)[1]
+            total += 0.5 * (right - left) * weights[j] * overlap
+        right = left
+    return 0.5 * (snr - total)
+
+
+# --------------------------------------------------------------------------------------------
+# The law: quadrature nodes, points by their eigenvalue, real points off the bulks
+# --------------------------------------------------------------------------------------------
+
+
+@jit
+def curve_edges(c):
+    """Return the edges of W as a (bulks, 2) array."""
+    out = np.empty((c.bulks, 2))
+    for which in range(c.bulks):
+        b = make_bulk(c, which)
+        out[which, 0] = 0.0 if c.beta == 1.0 and which == 0 else _w(c, arc_point(c, b, 0.0))
+        out[which, 1] = _w(c, arc_point(c, b, b.height))
+    return out
+
+
+@jit
+def quadrature(beta, rho, s, nodes, weights):
+    """Return (w, weight, bulk, chi - chi_a, re_g, potential), one row a node."""
+    c = make_curve(beta, rho, s)
+    out = np.empty((2 * _PANELS * nodes.size, 6))
+    ends = np.empty((_PANELS, 2))
+    row = 0
+    for which in range(c.bulks):
+        b = make_bulk(c, which)
+        count = make_panels(c, b, ends)
+        # panels come out in increasing order of x
+        for k in range(count):
+            mid, half = 0.5 * (ends[k, 0] + ends[k, 1]), 0.5 * (ends[k, 1] - ends[k, 0])
+            for j in range(nodes.size):
+                x = mid + half * nodes[j]
+                sin = math.sin(0.5 * x)
+                eta = b.height * sin * sin
+                z = arc_point(c, b, eta)
+                w = _w(c, z)
+                dlogw = 0.5 * half * weights[j] * b.height * math.sin(x) * z.slope
+                out[row, 0] = w
+                out[row, 1] = _pi_density(c, z) * w * dlogw / math.pi
+                out[row, 2] = which
+                out[row, 3] = eta
+                out[row, 4] = _w_re_g(c, z) / w
+                out[row, 5] = _log_potential(c, z) + math.log1p(s)
+                row += 1
+    return out[:row].copy()
+
+
+@jit
+def locate(c, b, w, lo, hi):
+    """Return the chi - chi_a in [lo, hi] where the arc passes the eigenvalue w."""
+    eta = 0.5 * (lo + hi)
+    target = math.log(w)
+    for _ in range(100):
+        z = arc_point(c, b, eta)
+        f = 0.5 * math.log(z.qa * z.qb / (z.pt * z.pu)) - math.log(c.beta * c.rho) - target
+        if f < 0.0:
+            lo = eta
+        else:
+            hi = eta
+        step = -f / z.slope
+        new = eta + step
+        if not lo <= new <= hi:
+            new = 0.5 * (lo + hi)
+        done = abs(new - eta) <= 4e-16 * (abs(eta) + 1e-300) or hi - lo <= 4e-16 * hi
+        eta = new
+        if done:
+            break
+    return eta
+
+
+@jit
+def _outer_w(c, t, u):
+    return (
+        (t - c.ta1) * (t - c.ta2) * (t - c.tb1) * (t - c.tb2) / (c.beta * c.rho * t * u)
+        if abs(t) < abs(u)
+        else (u - c.ua1) * (u - c.ua2) * (u - c.ub1) * (u - c.ub2) / (c.beta * c.rho * t * u)
+    )
+
+
+@jit
+def off_bulk(c, w, gap):
+    """Return (t, u) of the real physical root for w off the bulks, w > 0.
+
+    Above the spectrum t runs over (0, t_upper), in the gap u over (u_gap1, u_gap2), below the
+    spectrum from the lower edge to the zero b2 of B: w(t) is monotone on each, so bisection
+    cannot meet a wrong branch.
+    """
+    if gap:
+        lo, hi = c.u_gap1, c.u_gap2  # w falls from lo to hi
+        for _ in range(80):
+            u = 0.5 * (lo + hi)
+            if _outer_w(c, u - c.rho, u) > w:
+                lo = u
+            else:
+                hi = u
+        return u - c.rho, u
+    if (
+        c.beta > 1.0
+        and w < _outer_w(c, c.t_lower, c.u_lower) * 1.5
+        and w < _outer_w(c, c.t_upper, c.u_upper)
+    ):
+        lo, hi = c.lower / c.split, 1.0  # fraction of (a2, b2); w falls to 0
+        for _ in range(80):
+            theta = 0.5 * (lo + hi)
+            t, u = c.ta2 + theta * c.split, c.ua2 + theta * c.split
+            value = (
+                -(u - c.ua1)
+                * (u - c.ub1)
+                * theta
+                * (1.0 - theta)
+                * c.split**2
+                / (c.beta * c.rho * t * u)
+            )
+            if value > w:
+                lo = theta
+            else:
+                hi = theta
+        return t, u
+    lo, hi = math.log(min(1.0 / w, c.t_upper)), math.log(c.t_upper)  # w t >= 1 there
+    for _ in range(80):
+        t = math.exp(0.5 * (lo + hi))
+        if _outer_w(c, t, t + c.rho) > w:
+            lo = math.log(t)
+        else:
+            hi = math.log(t)
+    return t, t + c.rho
+
+
+@jit
+def spectral_values(beta, rho, s, w, grid, edges, out):
+    """Fill out (n, 3) with (density of W, Re g, log potential) at the eigenvalues ``w`` > 0.
+
+    ``grid`` (m, 3) holds (bulk, w, chi - chi_a) at increasing w: it brackets the search.
+    """
+    c = make_curve(beta, rho, s)
+    first, second = make_bulk(c, 0), make_bulk(c, c.bulks - 1)
+    for i in range(w.size):
+        which = -1
+        for k in range(c.bulks):
+            if edges[k, 0] <= w[i] <= edges[k, 1]:
+                which = k
+        if w[i] <= 0.0 or not w[i] < np.inf:
+            out[i, 0], out[i, 1] = 0.0, (0.0 if w[i] == np.inf else np.nan)
+            out[i, 2] = np.inf if w[i] == np.inf else np.nan
+        elif which >= 0:
+            b = first if which == 0 else second
+            lo, hi = 0.0, b.height
+            j = np.searchsorted(grid[:, 1], w[i])
+            if j < grid.shape[0] and grid[j, 0] == which:
+                hi = grid[j, 2]
+            if j > 0 and grid[j - 1, 0] == which:
+                lo = grid[j - 1, 2]
+            z = arc_point(c, b, locate(c, b, w[i], lo, hi))
+            out[i, 0], out[i, 1] = _pi_density(c, z) / math.pi, _w_re_g(c, z) / w[i]
+            out[i, 2] = _log_potential(c, z) + math.log1p(s)
+        else:
+            gap = c.bulks == 2 and edges[0, 1] < w[i] < edges[1, 0]
+            t, u = off_bulk(c, w[i], gap)
+            a = (t - c.ta1) * (t - c.ta2) if abs(t) < abs(u) else (u - c.ua1) * (u - c.ua2)
+            out[i, 0], out[i, 1] = 0.0, beta * rho * t / a
+            out[i, 2] = (
+                2.0 * t
+                + c.kappa * t / u
+                + (1.0 - rho) * math.log(abs(u) / rho)
+                - (beta - 1.0) * math.log(abs(a / (beta * u)))
+                - math.log(abs(t))
+            )
+
+
+# --------------------------------------------------------------------------------------------
+# Array loops
+# --------------------------------------------------------------------------------------------
+
+
+@jit
+def mmse_array(beta, rho, s, nodes, weights, out):
+    """Fill out (n, 2) with (mmse, overlap); NaN where an input is not valid."""
+    sums = np.empty(4)
+    for i in range(s.size):
+        if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
+            out[i] = factor_mmse(beta[i], rho[i], s[i], nodes, weights, sums)[:2]
+        else:
+            out[i] = np.nan
+
+
+@jit
+def deficit_array(beta, rho, s, nodes, weights, out):
+    """Fill out (n,) with strong_threshold - mmse/s; NaN where an input is not valid."""
+    sums = np.empty(4)
+    for i in range(s.size):
+        if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
+            out[i] = factor_deficit(beta[i], rho[i], s[i], nodes, weights, sums)
+        else:
+            out[i] = np.nan
+
+
+@jit
+def information_array(beta, rho, s, nodes, weights, out):
+    """Fill out (n,) with the mutual information per entry; NaN where an input is not valid."""
+    sums = np.empty(4)
+    for i in range(s.size):
+        if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
+            out[i] = factor_information(beta[i], rho[i], s[i], nodes, weights, sums)
+        else:
+            out[i] = np.nan

@@ -1,0 +1,664 @@
+"""Priors: the law of the signal matrix S and everything its denoising problem answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import _kernels
+from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
+from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw
+
+__all__ = ["GaussianFactorPrior", "LowRankFactorPrior", "Prior"]
+
+
+class Prior(ABC):
+    """Law of a signal S of shape (d1, d2) with ``d2 = beta d1`` and entries of variance 1.
+
+    A prior answers for the denoising problem ``Y = S + sqrt(s) Z``, Z of unit Gaussian entries.
+    A subclass is a frozen dataclass whose parameters may be arrays; it supplies `mmse`, `law`,
+    `shrink` and `sample`, and `overlap` and `deficit` when it can do better than subtract.
+    """
+
+    beta: Any
+    """Aspect ratio ``d2/d1 >= 1``."""
+
+    has_transition: ClassVar[bool] = False
+    """Whether ``mmse(s)`` is that of no data from a finite noise on (weak recovery)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Common shape of the parameters, () when they are all scalars."""
+        return ()
+
+    @property
+    def second_moment(self) -> float:
+        """Return ``E S^2`` per entry."""
+        return 1.0
+
+    @property
+    def prior_overlap(self) -> float:
+        """Overlap that is known without data, per entry: that of the prior's mean."""
+        return 0.0
+
+    @property
+    def snr_per_alpha(self) -> Any:
+        """Factor k in ``qhat = k alpha precision(q)``: 1 unless the prior rescales alpha."""
+        return 1.0
+
+    @property
+    @abstractmethod
+    def strong_recovery(self) -> Any:
+        """Return ``lim mmse(s)/s`` for s -> 0, the degrees of freedom per observation."""
+
+    @abstractmethod
+    def mmse(self, s: Numeric) -> Any:
+        """Return the error per entry of the Bayes estimate at noise variance ``s``."""
+
+    def overlap(self, s: Numeric) -> Any:
+        """Return ``second_moment - mmse(s)``."""
+        return self.second_moment - self.mmse(s)
+
+    def mmse_and_overlap(self, s: Numeric) -> tuple[Array, Array]:
+        """Return both as arrays, from one evaluation when the prior can."""
+        return np.asarray(self.mmse(s)), np.asarray(self.overlap(s))
+
+    @abstractmethod
+    def information(self, snr: Numeric) -> Any:
+        """Return the mutual information per entry; ``d information/d snr = mmse(1/snr)/2``."""
+
+    def strong_recovery_gap(self, alpha: Numeric) -> Any:
+        """Return ``strong_recovery - alpha`` as accurately as the prior can."""
+        return np.asarray(self.strong_recovery) - np.asarray(alpha)
+
+    def deficit(self, s: Numeric) -> Any:
+        """Return ``strong_recovery - mmse(s)/s``, which vanishes with s."""
+        value = np.asarray(check("s", s, low=0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(value > 0.0, self.mmse(s) / value, self.strong_recovery)
+        return scalar_or_array(self.strong_recovery - ratio)
+
+    @abstractmethod
+    def law(self, s: float) -> SpectralLaw:
+        """Return the law of the singular values of ``Y/sqrt(d2)``."""
+
+    @abstractmethod
+    def shrink(self, y: Numeric, s: float) -> Any:
+        """Return the denoised value of a singular value ``y`` of ``Y/sqrt(d2)``."""
+
+    def denoise(self, Y: Array, s: float) -> Array:
+        """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.
+
+        Parameters
+        ----------
+        Y : ndarray, shape (d1, d2)
+            Noisy matrix; ``d2/d1`` should be ``beta`` (it is transposed when d1 > d2).
+        s : float
+            Noise variance per entry.
+
+        Returns
+        -------
+        ndarray, shape (d1, d2)
+            Same singular vectors, each singular value through `shrink`.
+
+        Raises
+        ------
+        ValueError
+            If Y is not a finite matrix.
+        """
+        matrix = np.asarray(Y, dtype=np.float64)
+        if matrix.ndim != 2 or not np.isfinite(matrix).all():
+            raise ValueError(
+                f"Y must be a finite matrix of shape (d1, d2), got shape {matrix.shape}"
+            )
+        left, sigma, right = np.linalg.svd(matrix, full_matrices=False)
+        root = np.sqrt(max(matrix.shape))
+        shrunk = np.asarray(self.shrink(sigma / root, s)) * root
+        return np.asarray((left * shrunk) @ right)
+
+    @abstractmethod
+    def sample(self, d1: int, *, rng: Any = None) -> Array:
+        """Return one S of shape (d1, round(beta d1))."""
+
+
+def _exact_gap(alpha: float, beta: float, rho: float) -> float:
+    """Return ``rho (1 + beta - rho)/beta - alpha`` (1 - alpha for rho >= 1) rounded once."""
+    if not np.isfinite(alpha) or np.isnan(beta) or np.isnan(rho):
+        return float("nan")
+    if rho >= 1.0:
+        return float(1 - Fraction(alpha))
+    r = Fraction(rho)
+    tail = r * (1 - r) / Fraction(beta) if beta != np.inf else Fraction(0)
+    return float(r + tail - Fraction(alpha))
+
+
+def _positive_size(d1: int) -> int:
+    if not isinstance(d1, int | np.integer) or d1 < 1:
+        raise ValueError(f"d1 must be a positive integer, got {d1!r}")
+    return int(d1)
+
+
+@dataclass(frozen=True)
+class GaussianFactorPrior(Prior):
+    r"""Product of two Gaussian matrices, ``S = A B/sqrt(r)``.
+
+    Parameters
+    ----------
+    beta : float or array_like
+        Aspect ratio ``d2/d1`` in [1, inf].
+    rho : float or array_like
+        Width ``r/d1`` in (0, inf].  ``rho = inf`` is a prior of independent Gaussian entries.
+
+    Raises
+    ------
+    ValueError
+        If a scalar parameter is out of its range or shapes do not broadcast.  A bad element of
+        an array gives NaN there and nowhere else.
+
+    Notes
+    -----
+    A is (d1, r), B is (r, d2), with independent standard Gaussian entries: bilinear sequence
+    regression, arXiv:2410.18858.  The minimal error of the denoising problem is
+
+    .. math:: M(s) = s - s^2\Big[\big(1-\tfrac1\beta\big) m(s)
+              + \frac{4\pi^2}{3\beta^2}\int \rho_W(w)^3 w\,dw\Big],
+
+    with :math:`\rho_W` the density of eigenvalues of ``Y Y^T/d2`` and m(s) the Stieltjes
+    transform of ``A A^T/r`` at ``-s``; see docs/theory.
+
+    Examples
+    --------
+    >>> from bsr_theory import GaussianFactorPrior
+    >>> prior = GaussianFactorPrior(beta=2.0, rho=0.5)
+    >>> round(prior.mmse(0.1), 10)
+    0.0551104653
+    >>> GaussianFactorPrior(beta=2.0, rho=float("inf")).mmse(1.0)
+    0.5
+    """
+
+    beta: Any
+    rho: Any
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        object.__setattr__(self, "beta", check("beta", self.beta, low=1.0))
+        object.__setattr__(self, "rho", check("rho", self.rho, low=0.0, open_low=True))
+        broadcast(beta=self.beta, rho=self.rho)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Common shape of the parameters."""
+        return broadcast(beta=self.beta, rho=self.rho)
+
+    @property
+    def strong_recovery(self) -> Any:
+        """Degrees of freedom per entry: ``rho (1 + beta - rho)/beta`` for rho < 1, else 1."""
+        rho = np.minimum(self.rho, 1.0)
+        return scalar_or_array(rho + rho * (1.0 - rho) / np.asarray(self.beta, dtype=float))
+
+    def _run(self, kernel: Any, columns: tuple[int, ...] = (), **named: Any) -> Any:
+        """Run a compiled array loop over (beta, rho, s) in threads; ``named`` is the noise."""
+        (noise,) = named.values()
+        shape = broadcast(beta=self.beta, rho=self.rho, **named)
+        beta, rho, s = (
+            np.ascontiguousarray(np.broadcast_to(x, shape), dtype=np.float64).ravel()
+            for x in (self.beta, self.rho, noise)
+        )
+        out = np.empty((s.size, *columns))
+        run_blocks(
+            lambda b: kernel(beta[b], rho[b], s[b], _kernels.NODES, _kernels.WEIGHTS, out[b]),
+            s.size,
+        )
+        return scalar_or_array(out.reshape(shape + columns))
+
+    def _evaluate(self, s: Numeric) -> Array:
+        """Return (mmse, overlap) along the last axis."""
+        return np.asarray(self._run(_kernels.mmse_array, (2,), s=check("s", s, low=0.0)))
+
+    def mmse(self, s: Numeric) -> Any:
+        """Return the minimal error per entry at noise variance ``s``.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            ``min(1, s)`` at most; relative error at most 1e-10.
+
+        Examples
+        --------
+        >>> from bsr_theory import GaussianFactorPrior
+        >>> GaussianFactorPrior(beta=1.0, rho=1.0).mmse([0.0, 1.0, float("inf")]).round(10)
+        array([0.        , 0.4419814107, 1.        ])
+        """
+        return scalar_or_array(self._evaluate(s)[..., 0])
+
+    def overlap(self, s: Numeric) -> Any:
+        """Return ``1 - mmse(s)``, to relative precision also where it is small.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Overlap of the Bayes estimate with S, per entry.
+        """
+        return scalar_or_array(self._evaluate(s)[..., 1])
+
+    def mmse_and_overlap(self, s: Numeric) -> tuple[Array, Array]:
+        """Return `mmse` and `overlap` from one evaluation.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        tuple of ndarray
+            Error and overlap per entry.
+        """
+        both = self._evaluate(s)
+        return both[..., 0], both[..., 1]
+
+    def deficit(self, s: Numeric) -> Any:
+        """Return ``strong_recovery - mmse(s)/s`` to relative precision.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Linear in s for small s when rho < 1: its slope there is extrapolated from noises at
+            which the difference still has its digits.
+        """
+        value = check("s", s, low=0.0)
+        return self._run(_kernels.deficit_array, s=value)
+
+    def strong_recovery_gap(self, alpha: Numeric) -> Any:
+        """Return ``strong_recovery - alpha``, rounded once.
+
+        Parameters
+        ----------
+        alpha : float or array_like
+            Sampling ratio.
+
+        Returns
+        -------
+        float or ndarray
+            The exact difference of the given doubles: just below the threshold, rounding the
+            threshold itself first would dominate the error of mmse.
+        """
+        arrays = np.broadcast_arrays(np.asarray(alpha, float), self.beta, self.rho)
+        out = np.array([_exact_gap(*row) for row in zip(*(a.ravel() for a in arrays), strict=True)])
+        return scalar_or_array(out.reshape(arrays[0].shape))
+
+    def information(self, snr: Numeric) -> Any:
+        """Return ``lim I(S; sqrt(snr) S + Z)/(d1 d2)`` in nats per entry.
+
+        Parameters
+        ----------
+        snr : float or array_like
+            Signal-to-noise ratio ``1/s``, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Mutual information, with ``d information/d snr = mmse(1/snr)/2``.
+        """
+        value = check("snr", snr, low=0.0)
+        with np.errstate(divide="ignore"):
+            return self._run(_kernels.information_array, snr=1.0 / np.asarray(value))
+
+    def _scalars(self) -> tuple[float, float]:
+        if self.shape:
+            raise ValueError(f"beta and rho must be scalars here, got shape {self.shape}")
+        return float(self.beta), float(self.rho)
+
+    def law(self, s: float) -> SpectralLaw:
+        """Return the law of the singular values of ``Y/sqrt(d2)``.
+
+        Parameters
+        ----------
+        s : float
+            Noise variance per entry, in (0, inf).
+
+        Returns
+        -------
+        SpectralLaw
+            A `GaussianFactorLaw`, or a `MarchenkoPasturLaw` when beta or rho is infinite.
+        """
+        beta, rho = self._scalars()
+        noise = check("s", s, low=0.0, open_low=True, allow_inf=False)
+        if np.ndim(noise):
+            raise ValueError(f"s must be a scalar here, got shape {np.shape(noise)}")
+        if rho == np.inf:
+            return MarchenkoPasturLaw(beta=beta, ratio=1.0 / beta, scale=1.0 + noise)
+        if beta == np.inf:
+            return MarchenkoPasturLaw(beta=beta, ratio=1.0 / rho, shift=noise)
+        return GaussianFactorLaw(beta=beta, rho=rho, s=noise)
+
+    def shrink(self, y: Numeric, s: float) -> Any:
+        """Return the optimally denoised singular value ``y - s h(y)``.
+
+        Parameters
+        ----------
+        y : float or array_like
+            Singular values of ``Y/sqrt(d2)``, ``y >= 0``.
+        s : float
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            On the spectrum, the rotationally invariant estimator of arXiv:2410.18858.
+
+        Notes
+        -----
+        At finite size a singular value can lie off the limiting bulks.  There ``g`` is the
+        analytic continuation from outside, the root that is monotone between the edge and
+        infinity (or the other edge of the gap, or zero), which is what the exact posterior mean
+        (Tweedie's formula for the joint density of singular values) gives for one value apart
+        from the others.  It is then clipped to [0, y]: a signal has no negative singular value.
+
+        Examples
+        --------
+        >>> from bsr_theory import GaussianFactorPrior
+        >>> GaussianFactorPrior(beta=2.0, rho=float("inf")).shrink(1.0, 3.0)
+        0.25
+        """
+        noise = check("s", s, low=0.0)
+        if np.ndim(noise):
+            raise ValueError(f"s must be a scalar here, got shape {np.shape(noise)}")
+        value = check("y", y, low=0.0)
+        if noise == 0.0:
+            return value
+        if noise == np.inf:
+            return scalar_or_array(0.0 * np.asarray(value))
+        beta, rho = self._scalars()
+        if rho == np.inf:
+            return scalar_or_array(np.asarray(value) / (1.0 + noise))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if beta == np.inf:
+                shrunk = value - noise / np.asarray(value)
+            else:
+                shrunk = value - noise * np.asarray(self.law(noise).hilbert(value))
+        return scalar_or_array(np.clip(shrunk, 0.0, value))
+
+    def sample(self, d1: int, *, rng: Any = None) -> Array:
+        """Return one ``S = A B/sqrt(r)``, with r = max(1, round(rho d1)).
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows; there are ``round(beta d1)`` columns.
+        rng : None, int or numpy.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (d1, round(beta d1))
+            Entries of variance 1.
+
+        Raises
+        ------
+        ValueError
+            If d1 is not a positive integer or beta is infinite.
+        """
+        beta, rho = self._scalars()
+        rows = _positive_size(d1)
+        if beta == np.inf:
+            raise ValueError("beta must be finite to sample a matrix, got inf")
+        generator = np.random.default_rng(rng)
+        columns = round(beta * rows)
+        if rho == np.inf:
+            return generator.standard_normal((rows, columns))
+        rank = max(1, round(rho * rows))
+        left = generator.standard_normal((rows, rank))
+        right = generator.standard_normal((rank, columns))
+        return np.asarray(left @ right / np.sqrt(rank))
+
+
+@dataclass(frozen=True)
+class LowRankFactorPrior(Prior):
+    r"""Limit ``rho -> 0`` of `GaussianFactorPrior` at fixed ``alpha_LR = n/(r (d1 + d2))``.
+
+    Parameters
+    ----------
+    beta : float or array_like
+        Aspect ratio ``d2/d1`` in [1, inf].
+
+    Notes
+    -----
+    Noise variances are in units of ``1/rho`` and ``alpha`` of a `Problem` is ``alpha_LR``:
+    ``s = rho s_entry``, ``alpha = alpha_LR (1 + beta) rho/beta``.  With ``x = beta/s`` the overlap
+    is ``(x^2 - beta)^2/(x^2 (x + 1)(x + beta))`` above the transition ``x = sqrt(beta)``, else 0.
+
+    Examples
+    --------
+    >>> from bsr_theory import LowRankFactorPrior
+    >>> LowRankFactorPrior(beta=1.0).mmse([0.5, 1.0, 2.0])
+    array([0.75, 1.  , 1.  ])
+    """
+
+    beta: Any
+
+    has_transition: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the parameter."""
+        object.__setattr__(self, "beta", check("beta", self.beta, low=1.0))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of beta."""
+        return np.shape(self.beta)
+
+    @property
+    def snr_per_alpha(self) -> Any:
+        """Return ``(1 + beta)/beta``, which turns alpha_LR into samples per rho d1 d2."""
+        return 1.0 + 1.0 / np.asarray(self.beta)
+
+    @property
+    def strong_recovery(self) -> Any:
+        """``(1 + beta)/beta``: alpha_LR = 1 counts the degrees of freedom."""
+        return scalar_or_array(1.0 + 1.0 / np.asarray(self.beta))
+
+    def _inverse(self, s: Numeric) -> tuple[Array, Array]:
+        """Return s and 1/beta as arrays of the common shape."""
+        value = check("s", s, low=0.0)
+        shape = broadcast(beta=self.beta, s=value)
+        inverse = 1.0 / np.broadcast_to(np.asarray(self.beta, dtype=float), shape)
+        return np.broadcast_to(np.asarray(value), shape), inverse
+
+    def mmse(self, s: Numeric) -> Any:
+        """Return the minimal error per entry at noise variance ``s`` (in units of 1/rho).
+
+        Parameters
+        ----------
+        s : float or array_like
+            In [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            1 at and above ``s = sqrt(beta)``.
+        """
+        noise, inverse = self._inverse(s)
+        # 1 - q over the common denominator, free of cancellation as s -> 0
+        with np.errstate(invalid="ignore", over="ignore"):
+            top = noise * (1.0 + inverse + 3.0 * noise * inverse - inverse**2 * noise**3)
+            error = np.where(
+                noise**2 * inverse < 1.0, top / ((1.0 + noise * inverse) * (1.0 + noise)), 1.0
+            )
+        return scalar_or_array(np.where(np.isnan(noise), np.nan, error))
+
+    def overlap(self, s: Numeric) -> Any:
+        """Return ``1 - mmse(s)``, exactly 0 at and above the transition.
+
+        Parameters
+        ----------
+        s : float or array_like
+            In [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Overlap per entry.
+        """
+        noise, inverse = self._inverse(s)
+        with np.errstate(invalid="ignore", over="ignore"):
+            gap = 1.0 - noise**2 * inverse
+            q = np.where(gap > 0.0, gap**2 / ((1.0 + noise * inverse) * (1.0 + noise)), 0.0)
+        return scalar_or_array(np.where(np.isnan(noise), np.nan, q))
+
+    def deficit(self, s: Numeric) -> Any:
+        """Return ``strong_recovery - mmse(s)/s``, free of cancellation below the transition.
+
+        Parameters
+        ----------
+        s : float or array_like
+            In [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Linear in s for small s.
+        """
+        noise, i = self._inverse(s)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            top = noise * (1.0 - i + i**2 + (i + i**2) * noise + i**2 * noise**2)
+            below = top / ((1.0 + noise * i) * (1.0 + noise))
+            value = np.where(noise**2 * i < 1.0, below, 1.0 + i - 1.0 / noise)
+        return scalar_or_array(value)
+
+    def information(self, snr: Numeric) -> Any:
+        """Return the mutual information in units of rho nats per entry.
+
+        Parameters
+        ----------
+        snr : float or array_like
+            ``1/s``, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            ``snr/2`` up to the transition ``snr = 1/sqrt(beta)``; d/d snr is ``mmse/2``.
+        """
+        q = np.asarray(check("snr", snr, low=0.0))
+        i = 1.0 / np.asarray(self.beta, dtype=float)
+        broadcast(beta=self.beta, snr=q)
+        # x = beta snr; all terms of (1+beta) log x + beta/x + (beta-1) log((x+beta)/(x+1)) -
+        # beta log beta, over 2 beta, with beta -> inf finite
+        with np.errstate(divide="ignore", invalid="ignore"):
+            above = (
+                i / q + (1.0 - i) * np.log1p(q) + 2.0 * i * np.log(q) - (1.0 - i) * np.log1p(i / q)
+            ) + np.where(i > 0.0, i * np.log(1.0 / np.where(i > 0.0, i, 1.0)), 0.0)
+            value = 0.5 * np.where(q * q > i, above, q)
+        return scalar_or_array(np.where(np.isinf(q), np.inf, value))
+
+    def law(self, s: float) -> SpectralLaw:
+        """Return the law of singular values: that of pure noise, the spikes have no mass.
+
+        Parameters
+        ----------
+        s : float
+            Noise variance, in (0, inf).
+
+        Returns
+        -------
+        MarchenkoPasturLaw
+            The spikes sit at `outlier`.
+        """
+        noise = check("s", s, low=0.0, open_low=True, allow_inf=False)
+        if self.shape or np.ndim(noise):
+            raise ValueError("beta and s must be scalars here")
+        beta = float(self.beta)
+        return MarchenkoPasturLaw(beta=beta, ratio=1.0 / beta, scale=noise)
+
+    def outlier(self, s: Numeric) -> Any:
+        """Return where the spikes appear, ``sqrt((1 + s)(1 + s/beta))``, NaN below the transition.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Singular values of ``Y/sqrt(d2)`` in units of ``1/sqrt(rho)``.
+        """
+        noise, inverse = self._inverse(s)
+        place = np.sqrt((1.0 + noise) * (1.0 + noise * inverse))
+        return scalar_or_array(np.where(noise**2 * inverse < 1.0, place, np.nan))
+
+    def shrink(self, y: Numeric, s: float) -> Any:
+        """Return the optimal shrinkage of a spike among noise of variance ``s``.
+
+        Parameters
+        ----------
+        y : float or array_like
+            Singular values of ``Y/sqrt(d2)``; y and ``sqrt(s)`` may be in any common unit.
+        s : float
+            Noise variance, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            ``sqrt((y^2 - s - s/beta)^2 - 4 s^2/beta)/y`` beyond the bulk edge, else 0
+            (Gavish and Donoho, arXiv:1405.7511).
+        """
+        noise = check("s", s, low=0.0)
+        value = np.asarray(check("y", y, low=0.0))
+        inverse = 1.0 / np.asarray(self.beta, dtype=float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low = value**2 - noise * (1.0 - np.sqrt(inverse)) ** 2
+            high = value**2 - noise * (1.0 + np.sqrt(inverse)) ** 2
+            shrunk = np.where(high > 0.0, np.sqrt(low * np.maximum(high, 0.0)) / value, 0.0)
+        return scalar_or_array(np.where(np.isnan(value), np.nan, shrunk))
+
+    def sample(self, d1: int, *, rank: int = 1, rng: Any = None) -> Array:
+        """Return one ``S = A B/sqrt(rank)``.
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows; there are ``round(beta d1)`` columns.
+        rank : int
+            Number of columns of A; ``rank << d1`` for the limit to apply.
+        rng : None, int or numpy.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (d1, round(beta d1))
+            Entries of variance 1.
+
+        Raises
+        ------
+        ValueError
+            If d1 or rank is not a positive integer, or beta is infinite or an array.
+        """
+        rows = _positive_size(d1)
+        if not isinstance(rank, int | np.integer) or rank < 1:
+            raise ValueError(f"rank must be a positive integer, got {rank!r}")
+        if self.shape or self.beta == np.inf:
+            raise ValueError(f"beta must be a finite scalar to sample a matrix, got {self.beta!r}")
+        generator = np.random.default_rng(rng)
+        left = generator.standard_normal((rows, rank))
+        right = generator.standard_normal((rank, round(float(self.beta) * rows)))
+        return np.asarray(left @ right / np.sqrt(rank))

@@ -412,11 +412,11 @@ def make_panels(c, b, ends):
         if first < math.pi:
             k = 1 + math.ceil(math.log(math.pi / first) / math.log(_RATIO))
             ratio = (math.pi / first) ** (1.0 / (k - 1))
-            right = first
-            for i in range(k):
-                todo[i, 0] = todo[i - 1, 1] if i else 0.0
-                todo[i, 1] = right if i < k - 1 else math.pi
-                right *= ratio
+            # the last is taken first: from right to left here
+            left, right = 0.0, first
+            for i in range(k - 1, -1, -1):
+                todo[i, 0], todo[i, 1] = left, (right if i else math.pi)
+                left, right = right, right * ratio
 
     count = 0
     while k > 0:
@@ -551,7 +551,7 @@ def factor_deficit(beta, rho, s, nodes, weights, sums):
     """Return strong_threshold - mmse/s to relative precision.
 
     For rho < 1 the difference loses its digits as s -> 0, where it is analytic in s with the
-    scale of the splitting noise: the ratio to s is extrapolated from three noises.
+    scale of the splitting noise or of the signal: the ratio to s is extrapolated from three noises.
     """
     if s == 0.0:
         return 0.0
@@ -568,7 +568,7 @@ def factor_deficit(beta, rho, s, nodes, weights, sums):
     lack = 1.0 - strong_threshold(beta, rho)
     if rho >= 1.0 or s == np.inf:
         return factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack
-    step = max(2e-4 * _splitting_noise(beta, rho), _TINY)
+    step = max(3e-4 * min(_splitting_noise(beta, rho), 1.0), _TINY)
     if s >= step:
         return max(factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack, 0.0)
     x = s / step
@@ -682,8 +682,10 @@ def locate(c, b, w, lo, hi):
             lo = eta
         else:
             hi = eta
-        step = -f / z.slope
-        new = eta + step
+        new = eta - f / z.slope
+        if not lo <= new <= hi:
+            # near a hard edge w is a power of eta: Newton in log eta
+            new = eta * math.exp(-f / (z.slope * eta))
         if not lo <= new <= hi:
             new = 0.5 * (lo + hi)
         done = abs(new - eta) <= 4e-16 * (abs(eta) + 1e-300) or hi - lo <= 4e-16 * hi

@@ -50,7 +50,8 @@ _STEP = 0.02  # step in log s of the derivative that decides stability
 def _log_alpha(prior: Prior, channel: Channel, logs: Array, mmse: Array, q: Array) -> Array:
     """Return log alpha(s) from s and the mmse and overlap there."""
     precision = np.asarray(channel.precision(np.clip(q, 0.0, 1.0), np.clip(mmse, 0.0, 1.0)))
-    with np.errstate(divide="ignore"):
+    # at q = 1 without noise s and 1/precision vanish together
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(-logs - np.log(precision * np.asarray(prior.snr_per_alpha)))
 
 
@@ -346,19 +347,19 @@ def fixed_points(problem: Problem, *, tolerance: float = 1e-11) -> Branches:
                 every = _all_single_prior(points, sub, tolerance)
                 for point, found in zip(sub, every, strict=True):
                     rows[point] += [(x, error, Status.CONVERGED) for x, error in found]
-        for i in np.flatnonzero(points.valid & np.isinf(points.high)):
-            rows[i].append((np.inf, 0.0, Status.NO_RECOVERY))
-    for i in np.flatnonzero(points.valid & np.isfinite(points.strong)):
-        if not any(status == Status.PERFECT_RECOVERY for _, _, status in rows[i]):
-            rows[i].append((-np.inf, 0.0, Status.PERFECT_RECOVERY))
+        for at in np.flatnonzero(points.valid & np.isinf(points.high)):
+            rows[at].append((np.inf, 0.0, Status.NO_RECOVERY))
+    for at in np.flatnonzero(points.valid & np.isfinite(points.strong)):
+        if not any(state == Status.PERFECT_RECOVERY for _, _, state in rows[at]):
+            rows[at].append((-np.inf, 0.0, Status.PERFECT_RECOVERY))
 
-    k = max(1, max(len(row) for row in rows))
+    k = max([1, *(len(row) for row in rows)])
     logs, residual = np.full((size, k), np.nan), np.full((size, k), np.nan)
     status = np.full((size, k), int(Status.ABSENT), dtype=np.int64)
     status[~points.valid, 0] = Status.INVALID_INPUT
     for i, row in enumerate(rows):
         for j, (x, error, state) in enumerate(sorted(row)):
-            logs[i, j], residual[i, j], status[i, j] = x, error, state
+            logs[i, j], residual[i, j], status[i, j] = x, error, int(state)
     mmse, q, slope = (np.full((size, k), np.nan) for _ in range(3))
     where = np.nonzero(status < Status.NOT_CONVERGED)
     index = where[0].astype(np.intp)
@@ -420,7 +421,9 @@ def _potential(points: _Points, logs: Array, mmse: Array, q: Array, index: _Inde
         qhat = np.exp(-logs)
         signal = np.asarray(prior.information(qhat)) - 0.5 * qhat * mmse
         labels = points.alpha[index] * k * np.asarray(channel.information(q, mmse))
-    return np.where(mmse == 0.0, -np.inf, signal + labels)
+    # as s -> 0 it is (strong - alpha)/2 log(1/s) per resolved equation
+    perfect = np.where(points.alpha[index] >= points.strong[index], -np.inf, np.inf)
+    return np.where(mmse == 0.0, perfect, signal + labels)
 
 
 def solve(

@@ -110,7 +110,9 @@ class SpectralLaw(ABC):
             ``2 y`` times the density of W at ``y^2``; 0 off the bulks.
         """
         value, flat = self._checked(y)
-        return scalar_or_array((2.0 * flat * self._values(flat)[0]).reshape(np.shape(value)))
+        density = self._values(flat)[0]
+        out = np.where(np.isinf(flat), 0.0, 2.0 * np.where(np.isinf(flat), 0.0, flat) * density)
+        return scalar_or_array(out.reshape(np.shape(value)))
 
     def hilbert(self, y: Numeric) -> Any:
         r"""Return the rectangular Hilbert transform ``h(y)`` of the law.
@@ -132,7 +134,8 @@ class SpectralLaw(ABC):
         """
         value, flat = self._checked(y)
         with np.errstate(invalid="ignore"):
-            smooth = 2.0 * flat * self._values(flat)[1] / self.beta
+            # g ~ 1/y^2 at infinity, where the product is 0
+            smooth = np.where(np.isinf(flat), 0.0, 2.0 * flat * self._values(flat)[1] / self.beta)
         return scalar_or_array(((1.0 - 1.0 / self.beta) / flat + smooth).reshape(np.shape(value)))
 
     def log_potential(self, y: Numeric) -> Any:

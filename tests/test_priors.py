@@ -1,0 +1,413 @@
+"""The priors: mmse, overlap, information, denoiser, against references that share no code."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import highprec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+
+from bsr_theory import GaussianFactorPrior, LowRankFactorPrior
+from bsr_theory.spectra import GaussianFactorLaw, MarchenkoPasturLaw
+
+DATA = Path(__file__).parent / "data"
+INF = float("inf")
+
+
+def reference_rows():
+    rows = []
+    for name in ("mmse.csv", "mmse_extreme.csv"):
+        with (DATA / name).open() as file:
+            reader = csv.DictReader(line for line in file if not line.startswith("#"))
+            rows += [[float(row[k]) for k in ("beta", "rho", "s", "M", "I_S")] for row in reader]
+    return np.array(rows).T
+
+
+class TestAgainstReferences:
+    def test_mmse_to_1e10(self):
+        beta, rho, s, mmse, _ = reference_rows()
+        prior = GaussianFactorPrior(beta, rho)
+        np.testing.assert_allclose(prior.mmse(s), mmse, rtol=1e-10)
+        assert beta.size > 150
+
+    def test_information_to_1e9(self):
+        beta, rho, s, _, information = reference_rows()
+        prior = GaussianFactorPrior(beta, rho)
+        np.testing.assert_allclose(prior.information(1 / s), information, rtol=1e-9)
+
+    @pytest.mark.slow
+    def test_random_parameters_to_1e10(self):
+        rng = np.random.default_rng(12)
+        for _ in range(150):
+            beta = float(10 ** rng.uniform(0, 4)) if rng.random() < 0.8 else 1.0
+            rho = float(10 ** rng.uniform(-3, 2)) if rng.random() < 0.9 else 1.0
+            s = float(10 ** rng.uniform(-8, 6))
+            exact = highprec.evaluate(beta, rho, s, digits=16)
+            prior = GaussianFactorPrior(beta, rho)
+            assert abs(prior.mmse(s) / float(exact.mmse) - 1) < 1e-10, (beta, rho, s)
+            assert abs(prior.information(1 / s) / float(exact.information) - 1) < 1e-9, (
+                beta,
+                rho,
+                s,
+            )
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("beta", "rho"), [(1.0, 0.5), (2.0, 0.5), (5.0, 0.9)])
+    def test_through_the_closing_gap(self, beta, rho):
+        critical = {(1.0, 0.5): 0.0664471131533, (2.0, 0.5): 0.160016712131059}.get(
+            (beta, rho), 0.0131145434311
+        )
+        for shift in (-1e-2, -1e-4, -1e-7, 0.0, 1e-9, 1e-6, 1e-3):
+            s = critical * (1 + shift)
+            exact = highprec.evaluate(beta, rho, s, digits=14)
+            prior = GaussianFactorPrior(beta, rho)
+            assert prior.mmse(s) == pytest.approx(float(exact.mmse), rel=1e-10)
+
+
+class TestIdentities:
+    @given(st.floats(0, 4), st.floats(-3, 2), st.floats(-8, 6))
+    def test_bounds_and_overlap(self, log_beta, log_rho, log_s):
+        prior = GaussianFactorPrior(10**log_beta, 10**log_rho)
+        s = 10**log_s
+        mmse, overlap = prior.mmse(s), prior.overlap(s)
+        assert 0 < mmse <= min(1.0, s)
+        assert mmse + overlap == pytest.approx(1.0, abs=1e-12)
+        assert mmse <= s / (1 + s) * (1 + 1e-12)  # the best linear estimator
+        assert mmse <= prior.strong_recovery * s * (1 + 1e-12)
+
+    @given(st.floats(0, 4), st.floats(-3, 2))
+    def test_monotone_in_noise_and_in_width(self, log_beta, log_rho):
+        prior = GaussianFactorPrior(10**log_beta, 10**log_rho)
+        s = np.geomspace(1e-8, 1e6, 60)
+        mmse = prior.mmse(s)
+        assert np.all(np.diff(mmse) > 0)
+        assert np.all(np.diff(mmse / s) < 1e-14)  # the linear channel has one fixed point
+        wider = GaussianFactorPrior(10**log_beta, 2 * 10**log_rho).mmse(s)
+        assert np.all(wider >= mmse * (1 - 1e-12))
+
+    @pytest.mark.parametrize(
+        ("beta", "rho", "s"),
+        [(2, 0.5, 0.1), (1, 1, 0.3), (5, 0.2, 3), (1, 0.3, 0.02), (30, 4, 1), (1.5, 0.9, 0.05)],
+    )
+    def test_shrink_and_mmse_agree(self, beta, rho, s):
+        # E shat^2 = overlap, E y shat = 1 (Nishimori), with the law's own quadrature
+        prior = GaussianFactorPrior(beta, rho)
+        law = prior.law(s)
+        square = law.integrate(lambda y: prior.shrink(y, s) ** 2)
+        assert square.value == pytest.approx(prior.overlap(s), abs=1e-11)
+        # integration by parts: the identity function has divergence 1
+        assert law.integrate(lambda y: y * law.hilbert(y)).value == pytest.approx(1.0, abs=1e-11)
+
+    @pytest.mark.parametrize("beta", [1.0, 1.3, 20.0, 1e4, INF])
+    @pytest.mark.parametrize("rho", [1e-3, 0.4, 1.0, 7.0, INF])
+    def test_information_is_the_integral_of_mmse(self, beta, rho):
+        prior = GaussianFactorPrior(beta, rho)
+        for snr in (1e-5, 3e-3, 1.0, 40.0, 1e5, 1e7):
+            x, w = np.polynomial.legendre.leggauss(24)
+            # panels that halve around the place where two bulks meet are needed near it only
+            low, high = snr, snr * 1.7
+            q = 0.5 * (low + high) + 0.5 * (high - low) * x
+            step = 0.5 * (high - low) * np.sum(w * 0.5 * prior.mmse(1 / q))
+            rise = prior.information(high) - prior.information(low)
+            assert rise == pytest.approx(step, rel=2e-8, abs=3e-14)
+
+    def test_information_derivative_to_1e9(self):
+        # Richardson with steps that rounding allows: three orders of snr, all kinds of law
+        for beta, rho, snr in [(2, 0.5, 3.0), (1, 1, 1.0), (1, 0.2, 8.0), (50, 3, 0.4)]:
+            prior = GaussianFactorPrior(beta, rho)
+            h = 0.02 * snr
+            d = [
+                (prior.information(snr + k * h) - prior.information(snr - k * h)) / (2 * k * h)
+                for k in (1, 2, 3)
+            ]
+            slope = 1.5 * d[0] - 0.6 * d[1] + 0.1 * d[2]
+            assert slope == pytest.approx(0.5 * prior.mmse(1 / snr), rel=1e-9)
+
+    def test_deficit_is_strong_recovery_minus_the_ratio(self):
+        s = np.array([1e-3, 0.1, 1.0, 50.0])
+        for beta in (1.0, 3.0, INF):
+            for rho in (0.2, 0.9, 1.0, 2.0, INF):
+                prior = GaussianFactorPrior(beta, rho)
+                expected = prior.strong_recovery - prior.mmse(s) / s
+                np.testing.assert_allclose(prior.deficit(s), expected, rtol=1e-9, atol=1e-13)
+
+    @pytest.mark.parametrize(("beta", "rho"), [(1, 0.5), (2, 0.2), (5, 0.7), (1, 0.05)])
+    def test_deficit_at_tiny_noise(self, beta, rho):
+        # second coefficient of M = D s - c2 s^2 (closed forms of the expansion, 10 digits)
+        c2 = {
+            (1, 0.5): 0.343897286342,
+            (2, 0.2): 0.0353419727,
+            (5, 0.7): 1.3267053503,
+            (1, 0.05): 0.0025645268,
+        }[beta, rho]
+        prior = GaussianFactorPrior(beta, rho)
+        for s in (1e-7, 1e-9, 1e-15, 1e-25):
+            assert prior.deficit(s) == pytest.approx(c2 * s, rel=1e-6)
+
+    def test_strong_recovery_gap_is_exact(self):
+        prior = GaussianFactorPrior(3.0, 0.3)
+        exact = highprec.mpmath.mpf(0.3) * (1 + 3 - highprec.mpmath.mpf(0.3)) / 3
+        alpha = float(exact) - 1e-15
+        gap = prior.strong_recovery_gap(alpha)
+        with highprec.mpmath.workdps(40):
+            exact = highprec.mpmath.mpf(0.3) * (4 - highprec.mpmath.mpf(0.3)) / 3
+            assert gap == pytest.approx(float(exact - highprec.mpmath.mpf(alpha)), rel=1e-15)
+
+
+class TestLimits:
+    s = np.geomspace(1e-8, 1e6, 29)
+
+    def test_infinite_width_is_gaussian(self):
+        exact = self.s / (1 + self.s)
+        for beta in (1.0, 3.0, INF):
+            np.testing.assert_array_equal(GaussianFactorPrior(beta, INF).mmse(self.s), exact)
+            wide = GaussianFactorPrior(beta, 1e9).mmse(self.s)
+            np.testing.assert_allclose(wide, exact, rtol=2e-9)
+
+    @pytest.mark.parametrize("rho", [1e-3, 0.3, 1.0, 40.0])
+    def test_infinite_aspect_ratio(self, rho):
+        limit = GaussianFactorPrior(INF, rho)
+        # the integral of l s/(l + s) over Marchenko-Pastur of A A^T/r, by quadrature
+        law = MarchenkoPasturLaw(beta=INF, ratio=1 / rho)
+        rule = law.quadrature(64)
+        for s in (1e-3, 0.1, 2.0, 300.0):
+            x = rule.y**2
+            exact = np.sum(rule.weights * x * s / (x + s))
+            assert limit.mmse(s) == pytest.approx(exact, rel=1e-11)
+            information = 0.5 * np.sum(rule.weights * np.log1p(x / s))
+            assert limit.information(1 / s) == pytest.approx(information, rel=1e-10)
+        # not uniform: a noise of sqrt(beta) is where the columns' own noise begins to matter
+        moderate = self.s[self.s < 100]
+        close = GaussianFactorPrior(1e8, rho)
+        np.testing.assert_allclose(close.mmse(moderate), limit.mmse(moderate), rtol=1e-5)
+        np.testing.assert_allclose(limit.mmse(self.s) + limit.overlap(self.s), 1.0, atol=1e-15)
+
+    def test_no_noise_and_no_signal(self):
+        for prior in (
+            GaussianFactorPrior(2, 0.5),
+            GaussianFactorPrior(1, 3),
+            LowRankFactorPrior(2),
+        ):
+            np.testing.assert_array_equal(prior.mmse([0.0, INF]), [0.0, 1.0])
+            np.testing.assert_array_equal(prior.overlap([0.0, INF]), [1.0, 0.0])
+            np.testing.assert_array_equal(prior.information([0.0, INF]), [0.0, INF])
+
+    @pytest.mark.parametrize("beta", [1.0, 2.0, 50.0])
+    def test_low_rank_is_the_limit(self, beta):
+        scaled = np.array([0.01, 0.3, 0.8, 3.0]) * math.sqrt(beta)
+        limit = LowRankFactorPrior(beta).mmse(scaled)
+        for rho in (1e-3, 1e-4, 1e-5):
+            error = np.max(np.abs(GaussianFactorPrior(beta, rho).mmse(scaled / rho) - limit))
+            assert error < 30 * rho
+        information = GaussianFactorPrior(beta, 1e-6).information(1e-6 / scaled) / 1e-6
+        np.testing.assert_allclose(
+            information, LowRankFactorPrior(beta).information(1 / scaled), rtol=2e-4
+        )
+
+    @pytest.mark.parametrize("beta", [1.0, 2.0, 50.0, INF])
+    def test_low_rank_identities(self, beta):
+        prior = LowRankFactorPrior(beta)
+        s = np.geomspace(1e-6, 1e4, 41)
+        np.testing.assert_allclose(prior.mmse(s) + prior.overlap(s), 1.0, atol=1e-15)
+        np.testing.assert_allclose(
+            prior.deficit(s), prior.strong_recovery - prior.mmse(s) / s, rtol=1e-9, atol=1e-12
+        )
+        for snr in (0.01, 0.5, 3.0, 1e3):
+            h = 1e-4 * snr
+            slope = (prior.information(snr + h) - prior.information(snr - h)) / (2 * h)
+            assert slope == pytest.approx(0.5 * prior.mmse(1 / snr), rel=1e-6)
+        if beta < INF:
+            # fixed point of the two overlap equations by iteration
+            for noise in (0.05, 0.4):
+                x, ma, mb = beta / noise, 0.5, 0.5
+                for _ in range(2000):
+                    ma, mb = x * mb / (1 + x * mb), x * ma / (beta + x * ma)
+                assert prior.overlap(noise) == pytest.approx(ma * mb, rel=1e-12)
+                place = prior.outlier(noise)
+                assert 1 - prior.shrink(place, noise) ** 2 == pytest.approx(prior.mmse(noise))
+
+
+class TestDenoiser:
+    @pytest.mark.parametrize(
+        ("beta", "rho", "s"), [(1.0, 0.5, 0.3), (2.0, 0.2, 0.1), (1.0, 1.0, 1.0), (1.5, 2.0, 0.5)]
+    )
+    def test_monte_carlo_at_d1_300(self, beta, rho, s):
+        prior = GaussianFactorPrior(beta, rho)
+        rng = np.random.default_rng(7)
+        errors, oracle = [], []
+        for _ in range(4):
+            signal = prior.sample(300, rng=rng)
+            noisy = signal + math.sqrt(s) * rng.standard_normal(signal.shape)
+            estimate = prior.denoise(noisy, s)
+            errors.append(np.mean((estimate - signal) ** 2))
+            u, _, vt = np.linalg.svd(noisy, full_matrices=False)
+            best = np.einsum("ij,jk,ik->i", u.T, signal, vt)
+            oracle.append(np.mean((u * best @ vt - signal) ** 2))
+        exact = prior.mmse(s)
+        # O(1/d1) bias and O(1/d1) fluctuations
+        assert np.mean(errors) == pytest.approx(exact, rel=0.02)
+        # no rotationally invariant estimator beats the oracle, and ours nearly reaches it
+        assert np.mean(oracle) < np.mean(errors) < np.mean(oracle) * 1.02
+
+    def test_perturbed_denoiser_is_worse(self):
+        prior = GaussianFactorPrior(1.5, 0.5)
+        law, s = prior.law(0.3), 0.3
+        rule = law.quadrature()
+        best = prior.shrink(rule.y, s)
+        h = law.hilbert(rule.y)
+
+        def error(f):  # SURE, exact in the limit
+            return np.sum(rule.weights * ((f - rule.y) ** 2 + 2 * s * f * h)) - s
+
+        assert error(best) == pytest.approx(prior.mmse(s), abs=1e-12)
+        for change in (1.01 * best, best + 0.01, 0.99 * best):
+            assert error(change) > error(best)
+
+    def test_off_the_spectrum(self):
+        # outliers, the gap, below the lower edge: continuous, monotone, within [0, y]
+        prior, s = GaussianFactorPrior(2.0, 0.5), 0.1
+        law = prior.law(s)
+        edges = law.edges.ravel()
+        assert edges.size == 4
+        for edge in edges:
+            around = prior.shrink(edge * np.array([1 - 1e-10, 1 + 1e-10]), s)
+            assert np.ptp(around) < 1e-4
+        y = np.linspace(1e-6, 8.0, 4001)
+        shrunk = prior.shrink(y, s)
+        assert np.all((shrunk >= 0) & (shrunk <= y))
+        far = 1e3
+        # far out a lone spike: Gavish-Donoho shrinkage of a rank-one signal
+        spike = LowRankFactorPrior(2.0).shrink(far, s)
+        assert prior.shrink(far, s) == pytest.approx(spike, rel=1e-6)
+
+    def test_outlier_gets_its_posterior_mean(self):
+        # Tweedie: the joint density of singular values has the log-derivative of its own
+        # potential, so one value apart from the rest is denoised by y - s h(y) with the real g
+        prior, s = GaussianFactorPrior(1.5, 0.4), 0.2
+        law = prior.law(s)
+        rule = law.quadrature(64)
+        for y in (1.2 * law.edges.max(), 3.0 * law.edges.max()):
+            h = (1 - 1 / 1.5) / y + 2 * y / 1.5 * np.sum(rule.weights / (y * y - rule.y**2))
+            assert prior.shrink(y, s) == pytest.approx(y - s * h, rel=1e-10)
+
+    def test_denoise_transposes_and_keeps_shape(self):
+        prior = GaussianFactorPrior(2.0, 0.5)
+        rng = np.random.default_rng(0)
+        noisy = rng.standard_normal((20, 40))
+        np.testing.assert_allclose(prior.denoise(noisy.T, 0.5), prior.denoise(noisy, 0.5).T)
+        np.testing.assert_allclose(prior.denoise(noisy, 0.0), noisy, atol=1e-13)
+        assert np.all(prior.denoise(noisy, INF) == 0.0)
+
+    def test_a_million_singular_values(self):
+        prior = GaussianFactorPrior(2.0, 0.5)
+        y = np.linspace(0.0, 3.0, 10**6)
+        shrunk = prior.shrink(y, 0.3)
+        index = np.array([0, 137_000, 500_000, 999_999])
+        np.testing.assert_allclose(shrunk[index], prior.shrink(y[index], 0.3), rtol=1e-12)
+
+    def test_limits_of_shrink(self):
+        assert GaussianFactorPrior(INF, 0.5).shrink(2.0, 1.0) == 1.5
+        np.testing.assert_allclose(
+            GaussianFactorPrior(2.0, 1e8).shrink([0.5, 1.0, 2.0], 1.0), [0.25, 0.5, 1.0], rtol=1e-6
+        )
+
+    def test_bad_matrix(self):
+        prior = GaussianFactorPrior(2.0, 0.5)
+        with pytest.raises(ValueError, match=r"Y must be a finite matrix .*got shape \(3,\)"):
+            prior.denoise(np.ones(3), 0.1)
+        with pytest.raises(ValueError, match="Y must be a finite matrix"):
+            prior.denoise(np.full((2, 2), np.nan), 0.1)
+
+
+class TestSample:
+    @pytest.mark.parametrize(
+        "prior", [GaussianFactorPrior(1.5, 0.5), GaussianFactorPrior(1.5, INF)]
+    )
+    def test_shape_variance_and_rank(self, prior):
+        signal = prior.sample(200, rng=1)
+        assert signal.shape == (200, 300)
+        assert np.mean(signal**2) == pytest.approx(1.0, abs=0.05)
+        rank = np.linalg.matrix_rank(signal)
+        assert rank == (200 if prior.rho == INF else 100)
+        np.testing.assert_array_equal(signal, prior.sample(200, rng=1))
+
+    def test_low_rank(self):
+        signal = LowRankFactorPrior(2.0).sample(50, rank=3, rng=1)
+        assert signal.shape == (50, 100)
+        assert np.linalg.matrix_rank(signal) == 3
+
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda: GaussianFactorPrior(2, 1).sample(0), "d1 must be a positive integer, got 0"),
+            (lambda: GaussianFactorPrior(INF, 1).sample(5), "beta must be finite"),
+            (lambda: GaussianFactorPrior([1, 2], 1).sample(5), "must be scalars"),
+            (lambda: LowRankFactorPrior(2).sample(5, rank=0), "rank must be a positive integer"),
+        ],
+    )
+    def test_bad_input(self, call, message):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+class TestInput:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: GaussianFactorPrior(0.9, 1), r"beta must be >= 1, got 0\.9"),
+            (lambda: GaussianFactorPrior(2, 0), r"rho must be > 0, got 0\.0"),
+            (lambda: GaussianFactorPrior(2, -1), r"rho must be > 0, got -1\.0"),
+            (lambda: GaussianFactorPrior(math.nan, 1), "beta must be >= 1, got nan"),
+            (lambda: GaussianFactorPrior("a", 1), "beta must be a number or an array"),
+            (lambda: GaussianFactorPrior([1, 2], [1, 2, 3]), r"do not broadcast.*beta \(2,\)"),
+            (lambda: LowRankFactorPrior(0.5), r"beta must be >= 1, got 0\.5"),
+            (lambda: GaussianFactorPrior(2, 1).mmse(-1), r"s must be >= 0, got -1\.0"),
+            (lambda: GaussianFactorPrior(2, 1).information(math.nan), "snr must be >= 0, got nan"),
+            (lambda: GaussianFactorPrior(2, 1).law(0.0), "s must be > 0 and finite"),
+            (lambda: GaussianFactorPrior([2, 3], 1).law(0.1), "must be scalars"),
+        ],
+    )
+    def test_scalars_raise(self, make, message):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+    def test_a_bad_element_is_nan_and_leaves_its_neighbours(self):
+        prior = GaussianFactorPrior([1.0, 0.5, 2.0, math.nan], [1.0, 1.0, -1.0, 1.0])
+        assert np.isnan(prior.mmse(0.3)).tolist() == [False, True, True, True]
+        assert prior.mmse(0.3)[0] == GaussianFactorPrior(1.0, 1.0).mmse(0.3)
+        mmse = GaussianFactorPrior(2.0, 1.0).mmse([0.1, -1.0, 0.3])
+        assert np.isnan(mmse).tolist() == [False, True, False]
+
+    def test_broadcasting_scalars_and_threads(self, monkeypatch):
+        prior = GaussianFactorPrior(np.array([1.0, 2.0])[:, None], [0.5, 1.0, INF])
+        mmse = prior.mmse(np.full((4, 1, 1), 0.2))
+        assert mmse.shape == (4, 2, 3)
+        assert isinstance(GaussianFactorPrior(2, 1).mmse(0.2), float)
+        s = np.geomspace(1e-3, 10, 3000)
+        monkeypatch.setenv("BSR_THREADS", "1")
+        one = GaussianFactorPrior(2, 0.5).mmse(s)
+        monkeypatch.setenv("BSR_THREADS", "3")
+        np.testing.assert_array_equal(one, GaussianFactorPrior(2, 0.5).mmse(s))
+        monkeypatch.setenv("BSR_THREADS", "no")
+        with pytest.raises(ValueError, match="BSR_THREADS must be a positive integer"):
+            GaussianFactorPrior(2, 0.5).mmse(s)
+
+    def test_empty_array(self):
+        assert GaussianFactorPrior(2, 0.5).mmse([]).shape == (0,)
+
+    def test_law_is_cached_by_nothing_but_its_parameters(self):
+        assert GaussianFactorPrior(2, 0.5).law(0.1) == GaussianFactorLaw(2.0, 0.5, 0.1)
+
+
+def test_merging_noise_is_where_the_mmse_is_least_smooth():
+    # the closed form of the merging noise at beta = 1 against the bulks of the law
+    rho = 0.5
+    s = brentq(lambda s: (2 + rho - 2 * rho * s) ** 3 - 27 * rho * (1 + rho * s) ** 2, 1e-6, 1.0)
+    assert GaussianFactorLaw(1.0, rho, s * 1.0001).edges.shape == (1, 2)
+    assert GaussianFactorLaw(1.0, rho, s * 0.9999).edges.shape == (2, 2)

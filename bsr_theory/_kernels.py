@@ -60,7 +60,7 @@ _PANELS = 96  # more than any parameters have asked for (36)
 
 _TINY = 1e-40  # noise below which mmse is its limit to all digits
 
-MASS, CUBE, OVERLAP, ENERGY = range(4)  # what bulk_sums accumulates
+CUBE, OVERLAP, ENERGY = range(3)  # what bulk_sums accumulates
 
 
 # --------------------------------------------------------------------------------------------
@@ -182,8 +182,9 @@ def make_curve(beta, rho, s):
 
 # gauge_u: positions are u's (else t's).  z = the lower edge there, a1 b1 the far zeros, da2 db2 =
 # (lower edge) - (near zeros).  zeta, xi, kp = p zeta - kappa at the lower edge; height = the
-# range H of chi; hard: the pole at w = 0 is a singularity to grade towards.
-Bulk = namedtuple("Bulk", "gauge_u z a1 b1 da2 db2 zeta xi kp height hard other_gap")
+# range H of chi; iFa = 1/(xi + h) and scale are constants of the arc; hard: the pole at w = 0
+# is a singularity to grade towards.
+Bulk = namedtuple("Bulk", "gauge_u z a1 b1 da2 db2 zeta xi kp iFa scale height hard other_gap")
 
 
 @jit
@@ -229,12 +230,14 @@ def make_bulk(c, which):
     rise = 2.0 * (u1 - u0) * (xi0 + xi1) / (c.p * c.kappa)
     height = _chi_distance(zeta, rise, 2.0 * math.log(abs(u1 * t0 / (u0 * t1))))
     kp = u0 * u0 * (xi0 + c.h) / (c.rho * c.kappa)
-    return Bulk(gauge_u, z, a1, b1, da2, db2, zeta, xi0, kp, height, hard, other)
+    scale = 1.0 / (c.beta * c.rho**2 * math.sqrt(c.kappa * c.p))
+    iFa = 1.0 / (xi0 + c.h)
+    return Bulk(gauge_u, z, a1, b1, da2, db2, zeta, xi0, kp, iFa, scale, height, hard, other)
 
 
-# A point of the arc: zeta/zeta_a - 1 = e; Re t = x and Re u = xu, y = -Im t >= 0,
-# |t|^2 = pt, |u|^2 = pu, |A|^2 = qa, |B|^2 = qb, F = xi + h, slope = d log w / d chi.
-Point = namedtuple("Point", "zeta x xu y pt pu qa qb F slope")
+# A point of the arc: Re t = x and Re u = xu, y = -Im t >= 0, |t|^2 = pt, |u|^2 = pu,
+# |A|^2 = 1/iqa, F = xi + h = 1/iF, iz = 1/zeta, slope = d log w / d chi.
+Point = namedtuple("Point", "iz x xu y pt pu iqa F iF w slope")
 
 
 @jit
@@ -243,49 +246,50 @@ def arc_point(c, b, eta):
     rho, kappa, p = c.rho, c.kappa, c.p
     e = math.expm1(eta)
     zeta = b.zeta * (1.0 + e)
-    rise = p * kappa * e * (b.zeta - 1.0 / zeta)  # xi^2 - xi_a^2
+    iz = 1.0 / zeta
+    rise = p * kappa * e * (b.zeta - iz)  # xi^2 - xi_a^2
     xi = math.sqrt(b.xi * b.xi + rise)
     ds = rise / (xi + b.xi)  # 2 Re t - 2 t_a
-    dxi = 0.5 * p * kappa * (zeta - 1.0 / zeta) / xi
+    dxi = 0.5 * p * kappa * (zeta - iz) / xi
     F, Fa = xi + c.h, b.xi + c.h
-    kp = b.kp + p * b.zeta * e
-    pu = rho * kappa * kp / F
-    pt = rho * p * kp / (zeta * F)
-    # y^2 = |.|^2 - Re^2, as a difference to its zero at the edge.
+    iF = 1.0 / F
+    step = p * b.zeta * e
+    kp = b.kp + step
+    ikp = 1.0 / kp
+    pu = rho * kappa * kp * iF
+    pt = rho * p * kp * iz * iF
+    # y^2 = |.|^2 - Re^2, as a difference to its zero at the edge
     if b.gauge_u:
-        dpi = rho * kappa * p * zeta / F - pu * dxi / F
-        y2 = rho * kappa * (p * b.zeta * e * Fa - b.kp * ds) / (F * Fa)
+        dpi = (rho * kappa * p * zeta - pu * dxi) * iF
+        y2 = rho * kappa * (step * Fa - b.kp * ds) * iF * b.iFa
     else:
-        dpi = rho * p * kappa / (zeta * F) - pt * dxi / F
-        y2 = rho * p * (e * (p * b.zeta * Fa - b.kp * F) - b.kp * ds) / (zeta * F * Fa)
+        dpi = (rho * p * kappa * iz - pt * dxi) * iF
+        y2 = rho * p * (e * (p * b.zeta * Fa - b.kp * F) - b.kp * ds) * iz * iF * b.iFa
     y2 = max(y2 - ds * (b.z + 0.25 * ds), 0.0)
     half = 0.5 * ds
     X = b.z + half
     a2, b2 = b.z - b.da2, b.z - b.db2
     qa1, qa2 = (X - b.a1) ** 2 + y2, (b.da2 + half) ** 2 + y2
     qb1, qb2 = (X - b.b1) ** 2 + y2, (b.db2 + half) ** 2 + y2
+    qa, qb = qa1 * qa2, qb1 * qb2
+    iqa = 1.0 / qa
     slope = (
-        (dpi - b.a1 * dxi) / qa1
-        + (dpi - a2 * dxi) / qa2
-        + (dpi - b.b1 * dxi) / qb1
-        + (dpi - b2 * dxi) / qb2
-        - (p * zeta + kappa) / kp
-        + 2.0 * dxi / F
+        ((dpi - b.a1 * dxi) * qa2 + (dpi - a2 * dxi) * qa1) * iqa
+        + ((dpi - b.b1 * dxi) * qb2 + (dpi - b2 * dxi) * qb1) / qb
+        - (p * zeta + kappa) * ikp
+        + 2.0 * dxi * iF
     )
+    # |t u|^2 = rho^2 kappa p kp^2 / (zeta F^2)
+    w = math.sqrt(qa * qb * zeta) * F * ikp * b.scale
     x, xu = (X - rho, X) if b.gauge_u else (X, X + rho)
-    return Point(zeta, x, xu, math.sqrt(y2), pt, pu, qa1 * qa2, qb1 * qb2, F, 0.5 * slope)
-
-
-@jit
-def _w(c, z):
-    return math.sqrt(z.qa * z.qb / (z.pt * z.pu)) / (c.beta * c.rho)
+    return Point(iz, x, xu, math.sqrt(y2), pt, pu, iqa, F, iF, w, 0.5 * slope)
 
 
 @jit
 def _pi_density(c, z):
     """Pi times the density of W: -Im g."""
     br = c.beta * c.rho
-    return br * br * (z.F - 1.0 + c.kappa / (c.p * z.zeta)) / z.F * z.y / z.qa
+    return br * br * (z.F - 1.0 + c.kappa / c.p * z.iz) * z.iF * z.y * z.iqa
 
 
 @jit
@@ -326,7 +330,7 @@ def _log_potential(c, z):
         2.0 * z.x
         + c.kappa * _re_tu(c, z) / z.pu
         + 0.5 * (1.0 - c.rho) * math.log(z.pu / c.rho**2)
-        - 0.5 * (c.beta - 1.0) * math.log(z.qa / (c.beta**2 * z.pu))
+        - 0.5 * (c.beta - 1.0) * math.log(1.0 / (z.iqa * c.beta**2 * z.pu))
         - 0.5 * math.log(z.pt * (1.0 + c.s) ** 2)
     )
 
@@ -442,25 +446,28 @@ def make_panels(c, b, ends):
 
 @jit
 def bulk_sums(c, b, nodes, weights, with_energy, sums):
-    """Add this bulk's mass, int (pi rho)^3 w dw, int rho (y shat)^2 dw/w and int rho Phi dw."""
+    """Add pi times this bulk's int pi^2 rho^3 w dw, int rho (y shat)^2 dw/w and int rho Phi dw."""
     ends = np.empty((_PANELS, 2))
     count = make_panels(c, b, ends)
+    cube, overlap, energy = 0.0, 0.0, 0.0
     for k in range(count):
         mid, half = 0.5 * (ends[k, 0] + ends[k, 1]), 0.5 * (ends[k, 1] - ends[k, 0])
         for j in range(nodes.size):
             x = mid + half * nodes[j]
             sin = math.sin(0.5 * x)
             z = arc_point(c, b, b.height * sin * sin)
-            w = _w(c, z)
+            w = z.w
             r = _pi_density(c, z)
-            dlogw = 0.5 * half * weights[j] * b.height * math.sin(x) * z.slope
-            mass = r * w * dlogw
-            sums[MASS] += mass
-            sums[CUBE] += mass * r * r * w
+            chi = half * weights[j] * b.height * sin * math.sqrt((1.0 - sin) * (1.0 + sin))
+            density = r * chi * z.slope  # pi rho dw / w
+            cube += density * (r * w) ** 2
             yshat = _w_shrunk(c, z)
-            sums[OVERLAP] += mass * yshat * yshat / w
+            overlap += density * yshat * yshat
             if with_energy:
-                sums[ENERGY] += mass * _log_potential(c, z)
+                energy += density * w * _log_potential(c, z)
+    sums[CUBE] += cube
+    sums[OVERLAP] += overlap
+    sums[ENERGY] += energy
     return count * nodes.size
 
 
@@ -635,8 +642,8 @@ def curve_edges(c):
     out = np.empty((c.bulks, 2))
     for which in range(c.bulks):
         b = make_bulk(c, which)
-        out[which, 0] = 0.0 if c.beta == 1.0 and which == 0 else _w(c, arc_point(c, b, 0.0))
-        out[which, 1] = _w(c, arc_point(c, b, b.height))
+        out[which, 0] = 0.0 if c.beta == 1.0 and which == 0 else arc_point(c, b, 0.0).w
+        out[which, 1] = arc_point(c, b, b.height).w
     return out
 
 
@@ -658,7 +665,7 @@ def quadrature(beta, rho, s, nodes, weights):
                 sin = math.sin(0.5 * x)
                 eta = b.height * sin * sin
                 z = arc_point(c, b, eta)
-                w = _w(c, z)
+                w = z.w
                 dlogw = 0.5 * half * weights[j] * b.height * math.sin(x) * z.slope
                 out[row, 0] = w
                 out[row, 1] = _pi_density(c, z) * w * dlogw / math.pi
@@ -677,7 +684,7 @@ def locate(c, b, w, lo, hi):
     target = math.log(w)
     for _ in range(100):
         z = arc_point(c, b, eta)
-        f = 0.5 * math.log(z.qa * z.qb / (z.pt * z.pu)) - math.log(c.beta * c.rho) - target
+        f = math.log(z.w) - target
         if f < 0.0:
             lo = eta
         else:
@@ -802,7 +809,7 @@ def spectral_values(beta, rho, s, w, grid, edges, out):
 @jit
 def mmse_array(beta, rho, s, nodes, weights, out):
     """Fill out (n, 2) with (mmse, overlap); NaN where an input is not valid."""
-    sums = np.empty(4)
+    sums = np.empty(3)
     for i in range(s.size):
         if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
             out[i] = factor_mmse(beta[i], rho[i], s[i], nodes, weights, sums)[:2]
@@ -813,7 +820,7 @@ def mmse_array(beta, rho, s, nodes, weights, out):
 @jit
 def deficit_array(beta, rho, s, nodes, weights, out):
     """Fill out (n,) with strong_threshold - mmse/s; NaN where an input is not valid."""
-    sums = np.empty(4)
+    sums = np.empty(3)
     for i in range(s.size):
         if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
             out[i] = factor_deficit(beta[i], rho[i], s[i], nodes, weights, sums)
@@ -824,7 +831,7 @@ def deficit_array(beta, rho, s, nodes, weights, out):
 @jit
 def information_array(beta, rho, s, nodes, weights, out):
     """Fill out (n,) with the mutual information per entry; NaN where an input is not valid."""
-    sums = np.empty(4)
+    sums = np.empty(3)
     for i in range(s.size):
         if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
             out[i] = factor_information(beta[i], rho[i], s[i], nodes, weights, sums)

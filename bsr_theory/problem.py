@@ -94,6 +94,6 @@ def bilinear_regression(
     >>> import bsr_theory as bsr
     >>> point = bsr.solve(bsr.bilinear_regression(alpha=0.4, beta=2.0, rho=0.5, delta=0.1))
     >>> round(point.mmse, 8)
-    0.39706146
+    0.52696565
     """
     return Problem(GaussianFactorPrior(beta, rho), GaussianChannel(delta), alpha)

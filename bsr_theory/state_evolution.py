@@ -330,7 +330,7 @@ def fixed_points(problem: Problem, *, tolerance: float = 1e-11) -> Branches:
     >>> import bsr_theory as bsr
     >>> every = bsr.fixed_points(bsr.bilinear_regression(alpha=0.3, beta=2.0, rho=0.5))
     >>> every.mmse.round(8)
-    array([0.        , 0.60152539])
+    array([0.        , 0.59024539])
     >>> every.stable
     array([False,  True])
     """
@@ -463,7 +463,7 @@ def solve(
     >>> import numpy as np, bsr_theory as bsr
     >>> curve = bsr.solve(bsr.bilinear_regression(alpha=[0.2, 0.5, 0.7], beta=2.0, rho=0.5))
     >>> curve.mmse.round(8)
-    array([0.75526153, 0.23137466, 0.        ])
+    array([0.75526401, 0.23786201, 0.        ])
     >>> bsr.Status(curve.status[2]).name
     'PERFECT_RECOVERY'
     """
@@ -581,7 +581,7 @@ def iterate(problem: Problem, steps: int, *, q: Numeric | None = None) -> Trajec
     >>> import bsr_theory as bsr
     >>> steps = bsr.iterate(bsr.bilinear_regression(alpha=0.4, beta=2.0, rho=0.5), steps=3)
     >>> steps.mmse.round(6)
-    array([1.      , 0.648988, 0.533098, 0.48158 ])
+    array([1.      , 0.655076, 0.539201, 0.485123])
     """
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps!r}")

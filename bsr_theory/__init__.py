@@ -9,7 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import channels, figures, limits, priors, problem, results, spectra, state_evolution
+    from . import (
+        channels,
+        figures,
+        limits,
+        priors,
+        problem,
+        results,
+        spectra,
+        state_evolution,
+        verify,
+    )
     from .channels import Channel, GaussianChannel
     from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
     from .problem import Problem, bilinear_regression
@@ -41,6 +51,7 @@ _NAMES = {
     "figures": (),
     "limits": (),
     "spectra": (),
+    "verify": (),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -71,6 +82,7 @@ __all__ = [
     "solve",
     "spectra",
     "state_evolution",
+    "verify",
 ]
 
 

@@ -1,5 +1,6 @@
 """Spectral laws: the rational curve, densities, transforms, quadrature."""
 
+from . import spherical
 from .curve import RectangularCurve
 from .law import GaussianFactorLaw, Integral, MarchenkoPasturLaw, Quadrature, SpectralLaw
 
@@ -10,4 +11,5 @@ __all__ = [
     "Quadrature",
     "RectangularCurve",
     "SpectralLaw",
+    "spherical",
 ]

@@ -34,7 +34,8 @@ demo: $(CORE)  ## figure 1 of the paper from its parameters alone, and a few num
 	@echo "The pictures:"
 	@find "$(CURDIR)/demo" -type f -name '*.p[nd][gf]' | sort | sed 's/^/  /'
 
-test: check  ## the checks below, then the test suite
+test: check  ## the checks below, then the notebooks and the test suite
+	$(PYTEST) --nbmake notebooks
 	$(PYTEST) --benchmark-disable
 
 check: $(DEV)  ## lint, format, types
@@ -42,9 +43,8 @@ check: $(DEV)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-slow: $(DEV)  ## the tests that take minutes, and the notebooks
+slow: $(DEV)  ## the tests that take minutes
 	$(PYTEST) --benchmark-disable -m slow
-	$(PYTEST) --nbmake notebooks
 
 bench: $(DEV)  ## timings (one process: run it on an idle machine)
 	$(BIN)/python -m pytest -q -m bench --benchmark-only benchmarks

@@ -690,9 +690,8 @@ def low_rank_mmse(alpha_lr: Numeric, beta: Numeric, delta: Numeric) -> Any:
         b * b,
     )
     mmse = v * ((1 + b) + 3 * b * v - b * b * v**3) / ((1 + b * v) * (1 + v))
-    mmse = np.where(b * v * v >= 1, 1.0, mmse)
     weak = (1 + delta) * np.sqrt(b) / (1 + b)
-    return _out(np.where(alpha_lr <= weak, 1.0 + 0 * e, mmse))
+    return _out(np.where(alpha_lr <= weak, 1.0, mmse))
 
 
 def weak_recovery_low_rank(beta: Numeric, delta: Numeric) -> Any:
@@ -835,7 +834,7 @@ def small_s_coefficients(beta: Numeric, rho: Numeric) -> tuple[Any, Any]:
     """
     beta, rho = np.broadcast_arrays(_read_beta(beta), _read_rho(rho))
     b = 1 / beta
-    c2 = _cube_integral(beta, rho) + _repulsion(b, rho)
+    c2 = _cube_integral(beta, rho) + _repulsion(beta, rho)
     return _out(_degrees_of_freedom(b, rho)), _out(np.where(rho == 1, np.inf * beta, c2))
 
 
@@ -882,10 +881,10 @@ def mmse_small_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     """
     s = _read("s", s, low=0)
     beta, rho, s = np.broadcast_arrays(_read_beta(beta), _read_rho(rho), s)
-    b = 1 / beta
+    b, a = 1 / beta, _one_minus_inverse(beta)
     cube = _cube_integral(beta, rho)
-    analytic = s * (_degrees_of_freedom(b, rho) - (cube + _repulsion(b, rho)) * s)
-    square_root = s * (1 - (1 - b) * np.sqrt(s) - (cube - (1 - b) / 2) * s)
+    analytic = s * (_degrees_of_freedom(b, rho) - (cube + _repulsion(beta, rho)) * s)
+    square_root = s * (1 - a * np.sqrt(s) - (cube - a / 2) * s)
     logarithm = s * (1 + xlogy(_SLOPE * s, s) - _OFFSET * s)
     at_one = np.where(beta == 1, logarithm, square_root)
     return _out(np.where(rho == 1, at_one, analytic))
@@ -946,11 +945,11 @@ def information_small_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     """
     s = _read("s", s, low=0, open_low=True)
     beta, rho, s = np.broadcast_arrays(_read_beta(beta), _read_rho(rho), s)
-    b = 1 / beta
+    b, a = 1 / beta, _one_minus_inverse(beta)
     d, log_q = _degrees_of_freedom(b, rho), -np.log(s)
     cube = _cube_integral(beta, rho)
-    analytic = (cube + _repulsion(b, rho)) * s / 2
-    square_root = (1 - b) * np.sqrt(s) + (cube - (1 - b) / 2) * s / 2
+    analytic = (cube + _repulsion(beta, rho)) * s / 2
+    square_root = a * np.sqrt(s) + (cube - a / 2) * s / 2
     logarithm = s / 2 * (_SLOPE * (log_q + 1) + _OFFSET)
     last = np.where(rho == 1, np.where(beta == 1, logarithm, square_root), analytic)
     return _out(d / 2 * log_q + _entropy_constant(beta, rho) + last)
@@ -1009,22 +1008,22 @@ def mmse_near_strong_recovery(
     beta, rho = _read_beta(beta), _read_rho(rho)
     delta = _read("delta", delta, low=0)
     alpha, beta, rho, delta = np.broadcast_arrays(alpha, beta, rho, delta)
-    b = 1 / beta
+    b, a = 1 / beta, _one_minus_inverse(beta)
     d = _degrees_of_freedom(b, rho)
-    c2 = _cube_integral(beta, rho) + _repulsion(b, rho)
+    c2 = _cube_integral(beta, rho) + _repulsion(beta, rho)
     regular, rectangular = rho != 1, beta > 1
     s = np.select(
         [regular, rectangular],
         [
             _positive_root(-delta, alpha - d, c2),
-            _positive_root(-delta, 0 * alpha, alpha - 1, 1 - b) ** 2,
+            _positive_root(-delta, 0 * alpha, alpha - 1, a) ** 2,
         ],
         _log_law_root(alpha, delta),
     )
     deficit = np.select(  # D - M/s
-        [regular, rectangular], [c2 * s, (1 - b) * np.sqrt(s)], _OFFSET * s - xlogy(_SLOPE * s, s)
+        [regular, rectangular], [c2 * s, a * np.sqrt(s)], _OFFSET * s - xlogy(_SLOPE * s, s)
     )
-    return _out(np.where(alpha < d, alpha * s - delta, s * (d - deficit)))
+    return _out(s * (d - deficit))
 
 
 @_quiet
@@ -1070,13 +1069,15 @@ def _degrees_of_freedom(b: Array, rho: Array) -> Array:
     return out
 
 
-def _repulsion(b: Array, rho: Array) -> Array:
+def _one_minus_inverse(beta: Array) -> Array:
+    return np.where(beta < 2, (beta - 1) / beta, 1 - 1 / beta)
+
+
+def _repulsion(beta: Array, rho: Array) -> Array:
     """Return ``c2 - J`` of `small_s_coefficients`."""
-    m = np.minimum(rho, 1)
-    # (1 - m)/(1 - b m) = 1 at beta = 1, also where rho -> 1
-    noise_bulk = np.where(b == 1, 1.0, (1 - m) / (1 - b * m))
-    below = rho**2 * ((1 - b) / (1 - rho) + b * b * noise_bulk)
-    above = (1 - b) / (1 - 1 / rho)
+    a, m = _one_minus_inverse(beta), np.minimum(rho, 1)
+    below = rho**2 * (a / (1 - rho) + (1 - m) / ((1 - m) + m * a) / beta**2)
+    above = a * (1 + 1 / (rho - 1))
     return np.where(rho < 1, below, above)
 
 
@@ -1110,6 +1111,7 @@ def _laguerre_constant(beta: Array) -> Array:
     return -(1 + deviation + np.log(beta) / beta) / 4
 
 
+@_quiet
 def _over_product_law(beta: Array, rho: Array, integral: Literal["cube", "energy"]) -> Array:
     """Integrate over the spectrum of ``S S^T/d2``, block by block to bound the memory."""
     shape = np.shape(beta)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from ._arrays import Numeric, broadcast, check
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, Numeric, broadcast, check
 from .channels import Channel, GaussianChannel
-from .priors import GaussianFactorPrior, Prior
+from .design import (
+    DenseDesign,
+    Design,
+    StreamedDesign,
+    require_memory,
+    write_design,
+)
+from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
 
-__all__ = ["Problem", "bilinear_regression"]
+__all__ = ["Instance", "Problem", "bilinear_regression"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,165 @@ class Problem:
             channel=_Shaped(self.channel.shape),
             alpha=0.0 if self.alpha is None else self.alpha,
         )
+
+    def sample(
+        self,
+        d1: int,
+        *,
+        rng: Any = None,
+        design: Literal["dense", "memmap", "stream"] = "dense",
+        dtype: npt.DTypeLike = np.float64,
+        path: str | os.PathLike[str] | None = None,
+        rank: int | None = None,
+    ) -> Instance:
+        """Return one instance: a signal, sensing matrices and labels of finite size.
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows of S; there are ``d2 = round(beta d1)`` columns and
+            ``n = round(alpha d1 d2)`` labels, ``round(alpha r (d1 + d2))`` for a
+            `LowRankFactorPrior`.
+        rng : None, int or numpy.random.Generator
+            Source of randomness.  One seed gives one instance: its S, X and noise do not depend
+            on ``design``, and in float32 X is that of float64, rounded.
+        design : {"dense", "memmap", "stream"}
+            Where X lives: in memory, in the file ``path``, or nowhere: made again, block by
+            block, at every pass.
+        dtype : dtype
+            Of X, float64 or float32; see `Design` for what float32 costs in accuracy.
+        path : path-like, optional
+            A new ``.npy`` file for ``design="memmap"``.
+        rank : int, optional
+            Of S for a `LowRankFactorPrior`, whose alpha leaves it open; 1 by default.
+
+        Returns
+        -------
+        Instance
+            X, y, S and this problem.
+
+        Raises
+        ------
+        ValueError
+            If a parameter of the problem is an array, alpha is None, no label is left after
+            rounding, or an argument is out of its range.
+        MemoryError
+            If it does not fit; nothing has been allocated then.
+
+        Notes
+        -----
+        Memory: ``n d1 d2`` times 8 bytes (4 in float32) when dense, as much disk for a memmap.
+        A stream needs ``n + d1 d2`` doubles a few times over and a block of at least one X_mu a
+        thread: ``d1 = 300, beta = 1, alpha = 0.3`` has 2.4e9 entries, 19 GB when dense, and runs
+        in 0.2 GB.
+
+        Examples
+        --------
+        >>> import bsr_theory as bsr
+        >>> problem = bsr.bilinear_regression(alpha=0.4, beta=2.0, rho=0.5, delta=0.1)
+        >>> data = problem.sample(d1=10, rng=0)
+        >>> data.X.shape, data.y.shape, data.S.shape
+        ((80, 10, 20), (80,), (10, 20))
+        """
+        if isinstance(d1, bool) or not isinstance(d1, int | np.integer) or d1 < 1:
+            raise ValueError(f"d1 must be a positive integer, got {d1!r}")
+        if design not in ("dense", "memmap", "stream"):
+            raise ValueError(f"design must be 'dense', 'memmap' or 'stream', got {design!r}")
+        if (path is None) == (design == "memmap"):
+            raise ValueError(f"path must be given for design='memmap' and only then, got {path!r}")
+        shape, rank = self._sizes(int(d1), rank)
+        kind = StreamedDesign(shape, (0, 0), dtype).dtype
+        require_memory(shape, kind, held=design == "dense")
+
+        generator = np.random.default_rng(rng)
+        if isinstance(self.prior, LowRankFactorPrior):
+            S = self.prior.sample(int(d1), rank=rank, rng=generator)
+            unit = rank / int(d1)
+        else:
+            S, unit = self.prior.sample(int(d1), rng=generator), 1.0
+        key = generator.integers(0, 2**64, size=2, dtype=np.uint64)
+        stream = StreamedDesign(shape, key, kind)
+        X: Design = stream
+        if design == "dense":
+            X = DenseDesign(np.asarray(stream))
+        elif path is not None:
+            X = write_design(stream, path)
+        y = self.channel.sample(X.matvec(S), rng=generator)
+        return Instance(X, y, S, self, noise_unit=unit)
+
+    def _sizes(self, d1: int, rank: int | None) -> tuple[tuple[int, int, int], int]:
+        """Return (n, d1, d2) and the rank (1 if the prior knows it)."""
+        if self.alpha is None:
+            raise ValueError("alpha must be a number to sample an instance, got None")
+        if self.shape:
+            raise ValueError(f"an instance needs scalar parameters, got shape {self.shape}")
+        beta = float(self.prior.beta)
+        if beta == np.inf:
+            raise ValueError("beta must be finite to sample an instance, got inf")
+        d2 = round(beta * d1)
+        if isinstance(self.prior, LowRankFactorPrior):
+            rank = 1 if rank is None else rank
+            if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1:
+                raise ValueError(f"rank must be a positive integer, got {rank!r}")
+            count = self.alpha * int(rank) * (d1 + d2)
+        elif rank is not None:
+            raise ValueError(f"rank must be None: {self.prior} fixes it, got {rank!r}")
+        else:
+            count = self.alpha * d1 * d2
+        if round(count) < 1:
+            raise ValueError(
+                f"alpha must leave at least one label, got {self.alpha!r}: n = {count:.3g} "
+                f"at d1 = {d1}, d2 = {d2}"
+            )
+        return (round(count), d1, d2), 1 if rank is None else int(rank)
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """A problem of finite size: what an algorithm is given, and the signal it looks for.
+
+    Attributes
+    ----------
+    X : Design
+        The sensing matrices: ``X.matvec(S)`` is ``<X_mu, S>/sqrt(d1 d2)`` for every mu,
+        ``X.rmatvec(g)`` is ``sum_mu g_mu X_mu/sqrt(d1 d2)``, ``X.blocks()`` runs over rows.
+    y : ndarray, shape (n,)
+        Labels.
+    S : ndarray, shape (d1, d2)
+        The signal; algorithms report their error against it.
+    problem : Problem
+        What X, y and S were drawn from.
+    noise_unit : float
+        Factor that turns a noise variance per entry into the unit of the prior: 1, and
+        ``r/d1`` for a `LowRankFactorPrior`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or y or S is not finite.
+    """
+
+    X: Design
+    y: Array
+    S: Array
+    problem: Problem
+    noise_unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        n, *size = self.X.shape
+        for name, value, shape in (("y", self.y, (n,)), ("S", self.S, tuple(size))):
+            array = np.asarray(value, dtype=np.float64)
+            if array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite of shape {shape}, got {array.shape}")
+            object.__setattr__(self, name, array)
+        unit = check("noise_unit", self.noise_unit, low=0.0, open_low=True, allow_inf=False)
+        object.__setattr__(self, "noise_unit", unit)
+
+    @property
+    def alpha(self) -> float:
+        """Labels per entry, ``n/(d1 d2)``, after rounding."""
+        return self.X.n / self.S.size
 
 
 @dataclass(frozen=True)

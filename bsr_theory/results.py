@@ -24,6 +24,7 @@ __all__ = [
     "FixedPoint",
     "OnFailure",
     "Provenance",
+    "SimulationRun",
     "Status",
     "Trajectory",
     "report_failures",
@@ -192,6 +193,50 @@ class Trajectory:
     q: Array
     mmse: Array
     qhat: Array
+
+
+@dataclass(frozen=True, eq=False)
+class SimulationRun:
+    """One run of an algorithm on one instance.
+
+    Attributes
+    ----------
+    mse : ndarray, shape (iterations + 1,)
+        ``||S_hat - S||^2/(d1 d2)`` before the first and after each iteration.
+    overlap : ndarray, shape (iterations + 1,)
+        ``<S_hat, S>/(d1 d2)``.
+    estimate : ndarray, shape (d1, d2)
+        S_hat after the last iteration.
+    status : Status
+        How the run ended; CONVERGED when the estimate no longer moves.
+    seconds : float
+        Wall-clock time.
+    estimated_mse : ndarray, shape (iterations + 1,), or None
+        What the algorithm itself takes its error to be, without knowing S.
+    qhat : ndarray, shape (iterations,), or None
+        Signal-to-noise ratio that each iteration measured and denoised at, in the unit of the
+        prior, as in `Trajectory`.
+    misfit : ndarray, shape (iterations,), or None
+        Squared residual of the labels over its expectation under the algorithm's own error; 1 up
+        to finite-size fluctuations as long as the algorithm knows where it stands.
+    damping : ndarray, shape (iterations,), or None
+        Share of the previous estimate that each iteration kept.
+    """
+
+    mse: Array
+    overlap: Array
+    estimate: Array
+    status: Status
+    seconds: float
+    estimated_mse: Array | None = None
+    qhat: Array | None = None
+    misfit: Array | None = None
+    damping: Array | None = None
+
+    @property
+    def iterations(self) -> int:
+        """Number of iterations."""
+        return self.mse.size - 1
 
 
 @dataclass(frozen=True)

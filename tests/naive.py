@@ -49,7 +49,7 @@ def edges(beta: float, rho: float, s: float) -> list[tuple[float, float]]:
 
 
 def stieltjes(w: float, beta: float, rho: float, s: float) -> complex:
-    """Return ``g(w - i0)^*``: the limit from above of the resolvent, with ``Im g <= 0``."""
+    """Return ``g(w + i0)``, the trace of the resolvent above the cut: ``Im g <= 0``."""
     a, b, d = _curve(beta, rho, s)
     roots = np.roots(np.polysub(np.polymul(a, b), w * d))
     root = roots[np.argmax(np.abs(roots.imag))]

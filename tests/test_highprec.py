@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 
 import highprec
+import naive
+import numpy as np
 import pytest
 from mpmath import mp, mpf
 
@@ -116,3 +118,41 @@ def test_strings_are_decimal_and_floats_are_binary():
         decimal, binary = (highprec.mmse(2, "0.5", s, digits=22) for s in ("0.1", 0.1))
         difference = decimal / binary - 1
         assert mpf("1e-19") < abs(difference) < mpf("1e-16")
+
+
+@pytest.mark.parametrize("row", TABLE[5::17], ids=lambda row: "-".join(map(str, row[:3])))
+def test_naive_oracle(row):
+    beta, rho, s, mmse, _ = map(float, row)
+    assert naive.mmse(beta, rho, s) == pytest.approx(mmse, rel=1e-11)
+    mass = naive.average(lambda w, g: 1.0, beta, rho, s)
+    second = naive.average(lambda w, g: w, beta, rho, s)
+    assert mass == pytest.approx(1, rel=1e-11)
+    assert second == pytest.approx(1 + s, rel=1e-11)  # E w = E ||Y||^2/(d1 d2)
+
+
+def test_naive_law_is_the_spectrum_of_matrices():
+    rng = np.random.default_rng(0)
+    d1, d2, r, s = 300, 600, 60, 0.1
+    signal = rng.normal(size=(d1, r)) @ rng.normal(size=(r, d2)) / np.sqrt(r)
+    matrix = signal + np.sqrt(s) * rng.normal(size=(d1, d2))
+    spectrum = np.linalg.eigvalsh(matrix @ matrix.T / d2)
+    (low, gap_low), (gap_high, high) = naive.edges(d2 / d1, r / d1, s)
+    assert low * 0.9 < spectrum[0] and spectrum[-1] < high * 1.1
+    assert np.sum(spectrum < (gap_low + gap_high) / 2) == d1 - r
+    log_determinant = np.mean(np.log(spectrum))
+    expected = naive.average(lambda w, g: np.log(w), d2 / d1, r / d1, s)
+    assert log_determinant == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "rho", "delta", "mmse", "digits"),
+    [
+        (0.7, 1.0, 0.5, 0.0, 1 - 0.91562, 5e-6),
+        (0.95, 2.0, 1.0, 0.0, 1 - 0.99107, 5e-6),
+        (0.5, 1.0, 0.2, 0.1, 0.1974013, 1e-8),
+        (2.0, 2.0, 0.2, 0.5, 0.07809746, 1e-8),
+        (0.8, 1.0, 0.5, 0.0, 0.0, 0.0),
+    ],
+)
+def test_naive_state_evolution(alpha, beta, rho, delta, mmse, digits):
+    assert naive.solve(alpha, beta, rho, delta) == pytest.approx(mmse, rel=0, abs=digits)

@@ -466,6 +466,42 @@ def test_small_s_coefficients_are_those_of_the_error(beta, rho, s):
     assert_allclose(c2, second_coefficient(beta, rho, s), rtol=2e-11)
 
 
+def cube_integral(beta: float, rho: float) -> mpf:
+    """J by tanh-sinh over tau, on decades towards the lower end; the digits beat cancellation."""
+    with mp.workdps(120):
+        b, r = mpf(beta), mpf(rho)
+        sigma = 1 + b + r
+        roots = mp.polyroots([1, -2 * sigma, sigma**2, -4 * b * r], maxsteps=200, extraprec=400)
+        _, low, high = sorted(mp.re(root) for root in roots)
+
+    def integrand(offset: mpf) -> mpf:
+        with mp.workdps(120):
+            tau = low + offset
+            w = (tau - 1) * (tau - b) * (tau - r) / (b * r * tau)
+            slope = w * (1 / (tau - 1) + 1 / (tau - b) + 1 / (tau - r) - 1 / tau)
+            imag = mp.sqrt(max(mpf(0), b * r / tau - (sigma - tau) ** 2 / 4))
+            return imag**3 * slope / w**2
+
+    with mp.workdps(25):
+        ends = [mpf(0), *((high - low) * mpf(10) ** -k for k in range(24, -1, -1))]
+        return 4 / (3 * mp.pi * b**2) * mp.quad(integrand, ends)
+
+
+@pytest.mark.parametrize("beta", [1.0, 1 + 1e-9, 3.0, 1e4])
+@pytest.mark.parametrize("rho", [1e-3, 1 - 1e-6, 1 + 1e-9, 80.0])
+def test_small_s_coefficients_to_full_precision(beta, rho):
+    cube = cube_integral(beta, rho)
+    with mp.workdps(40):
+        b, r = 1 / mpf(beta), mpf(rho)
+        if r < 1:
+            c2 = cube + r**2 * ((1 - b) / (1 - r) + b**2 * (1 - r) / (1 - b * r))
+        else:
+            c2 = cube + (1 - b) * r / (r - 1)
+        assert_allclose(limits.small_s_coefficients(beta, rho)[1], float(c2), rtol=2e-14)
+        computed = limits._cube_integral(np.float64(beta), np.float64(rho))
+        assert_allclose(computed, float(cube), rtol=2e-14)
+
+
 def test_small_s_coefficients_limits():
     d, c2 = limits.small_s_coefficients(
         [np.inf, np.inf, 2.0, 1.0, 3.0], [0.4, 5.0, np.inf, 1.0, 1.0]
@@ -497,6 +533,19 @@ def test_small_s_expansions_have_the_stated_error(beta, rho, power, sizes):
     for first, second in zip(*remainders, strict=True):
         assert 0.05 < abs(first) < 10
         assert first / second == pytest.approx(1, abs=0.2)
+
+
+def test_constant_of_the_logarithmic_law():
+    # [s - M - kappa s^2 log(1/s)]/s^2 = c + O(sqrt(s)); not the form s^{1/3} of (s - M)/s
+    constants = []
+    for s in (mpf("1e-16"), mpf("1e-18")):
+        mmse = highprec.mmse(1, 1, s, digits=38)
+        with mp.workdps(38):
+            kappa = 3 * mp.sqrt(3) / (4 * mp.pi)
+            constants.append((1 - mmse / s) / s + kappa * mp.log(s))
+    extrapolated = float((10 * constants[1] - constants[0]) / 9)
+    assert_allclose(limits._OFFSET, extrapolated, rtol=1e-14)
+    assert_allclose(limits._SLOPE, float(kappa), rtol=1e-15)
 
 
 @pytest.mark.parametrize("beta", [1.0, 1 + 1e-9, 3.0, 1e4])

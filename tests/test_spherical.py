@@ -19,7 +19,7 @@ from scipy.signal import lfilter
 from scipy.special import gammaln, ive
 
 from bsr_theory import GaussianFactorPrior
-from bsr_theory.spectra import GaussianFactorLaw, MarchenkoPasturLaw
+from bsr_theory.spectra import GaussianFactorLaw, MarchenkoPasturLaw, spherical
 from bsr_theory.spectra.spherical import (
     Extrapolation,
     asymptotic_limit,
@@ -31,6 +31,7 @@ from bsr_theory.spectra.spherical import (
     rank_one_threshold,
 )
 
+LOG_INTEGRAL = spherical._log_integral
 REFERENCE = Path(__file__).parent / "data" / "mmse.csv"
 
 # --------------------------------------------------------------------------------------------
@@ -239,6 +240,24 @@ def test_precision_of_the_user_is_left_alone():
     with mpmath.workdps(33):
         exact_log_integral([1.0, 2.0], [1.0, 3.0])
         assert mpmath.mp.dps == 33
+
+
+def test_precision_doubles_until_it_suffices(monkeypatch):
+    rng = np.random.default_rng(3)
+    a, b = rng.uniform(0, 4, 12), rng.uniform(0, 4, 12)
+    expected = exact_log_integral(a, b)
+    attempts = []
+
+    def coarse(a, b, snr, nu, bits):
+        attempts.append(LOG_INTEGRAL(a, b, snr, nu, bits // 16))
+        return attempts[-1]
+
+    monkeypatch.setattr(spherical, "_log_integral", coarse)
+    assert exact_log_integral(a, b) == expected
+    assert attempts[0] is None or abs(attempts[0] / expected - 1) > 1e-10
+    monkeypatch.setattr(spherical, "_MOST_BITS", 200)
+    with pytest.raises(ArithmeticError, match="no agreement between 112 and 224 bits at d1 = 12"):
+        exact_log_integral(a, b)
 
 
 @pytest.mark.slow

@@ -11,13 +11,7 @@ import numpy.typing as npt
 
 from ._arrays import Array, Numeric, broadcast, check
 from .channels import Channel, GaussianChannel
-from .design import (
-    DenseDesign,
-    Design,
-    StreamedDesign,
-    require_memory,
-    write_design,
-)
+from .design import DenseDesign, Design, StreamedDesign, require_memory, write_design
 from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
 
 __all__ = ["Instance", "Problem", "bilinear_regression"]

@@ -1,0 +1,318 @@
+r"""GAMP-RIE: message passing whose denoiser is the rotationally invariant estimator.
+
+With :math:`a_\mu = X_\mu/\sqrt{d_1 d_2}` one iteration is
+
+.. math::
+   \omega_\mu &= \langle a_\mu, \hat S\rangle - b_\mu, \qquad
+   g_\mu = g_\mathrm{out}(y_\mu, \omega_\mu, V), \\
+   \chi &= -\alpha\, \overline{g'}, \qquad s = \alpha\, \overline{g^2}/\chi^2, \qquad
+   R = \hat S + \chi^{-1} \textstyle\sum_\mu g_\mu a_\mu, \\
+   \hat S &\leftarrow f(R; s), \qquad
+   b_\mu \leftarrow \frac{\mathrm{div} f}{d_1 d_2\, \chi}\, g_\mu, \qquad V \leftarrow M(s),
+
+where f acts on the singular values of R, the overlines are means over the n samples and
+:math:`\alpha = n/(d_1 d_2)`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from .._arrays import Array, check
+from ..priors import Prior
+from ..problem import Instance
+from ..results import SimulationRun, Status
+
+__all__ = ["amp"]
+
+_STEP = 1e-5  # relative step of the derivative of the denoiser: errors 1e-10 and 1e-12/1e-5
+_MISFIT = 1.5  # growth of the misfit over its first value that calls for damping
+_PATIENCE = 15  # iterations without progress that call for damping
+_STRONGEST = 1.0 - 2.0**-4  # damping never exceeds this
+_HOPELESS = 4.0  # labels explained that many times worse than by zero: start again
+
+
+# --------------------------------------------------------------------------------------------
+# The denoiser and its divergence
+# --------------------------------------------------------------------------------------------
+
+
+def _divergence(sigma: Array, f: Array, slope: Array, d2: int) -> float:
+    r"""Return the divergence of ``Y -> U f(sigma) V^T``, Y of shape (d1, d2), d1 <= d2.
+
+    .. math:: \sum_i f'(\sigma_i) + (d_2 - d_1) \sum_i \frac{f(\sigma_i)}{\sigma_i}
+              + 2 \sum_{i<j} \frac{\sigma_i f(\sigma_i) - \sigma_j f(\sigma_j)}
+                                  {\sigma_i^2 - \sigma_j^2}
+
+    (Candes, Sing-Long and Trzasko, arXiv:1210.4139).
+    """
+    d1 = sigma.size
+    i, j = np.triu_indices(d1, 1)
+    square, product = sigma**2, sigma * f
+    gap = square[i] - square[j]
+    # singular values that agree to half the digits: the derivative is the better quotient
+    close = np.abs(gap) <= 1e-8 * square[i]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(sigma > 0.0, f / sigma, slope)
+        pairs = np.where(close, 0.5 * (slope + ratio)[i], (product[i] - product[j]) / gap)
+    return float(slope.sum() + (d2 - d1) * ratio.sum() + 2.0 * pairs.sum())
+
+
+def _denoise(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
+    """Return the Bayes estimate of S from ``R = S + sqrt(s) Z`` and its divergence per entry."""
+    left, sigma, right = np.linalg.svd(R, full_matrices=False)
+    d1, d2 = sorted(R.shape)
+    root = np.sqrt(d2)
+    y = sigma / root
+    step = _STEP * y[0] or 1.0
+    below = np.maximum(y - step, 0.0)
+    # one call, so that the spectral law is solved once
+    f, up, down = np.reshape(prior.shrink(np.concatenate([y, y + step, below]), s), (3, d1))
+    slope = (up - down) / (y + step - below)
+    return (left * (f * root)) @ right, _divergence(y, f, slope, d2) / R.size
+
+
+# --------------------------------------------------------------------------------------------
+# Damping
+# --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Damping:
+    """Share of the old estimate that is kept, chosen from what the run itself shows.
+
+    It rises when the labels are explained worse than the algorithm expects and worse than an
+    iteration ago, or when for some time neither the noise s nor the step has reached a new low;
+    it falls again while neither is the case.
+    """
+
+    value: float
+    automatic: bool
+    first: float = 0.0
+    last: float = np.inf
+    least: dict[str, float] = field(default_factory=dict)
+    waited: int = 0
+
+    def strengthen(self) -> None:
+        """Halve the share of the new estimate."""
+        if self.automatic:
+            self.value = min(0.5 * (1.0 + self.value), _STRONGEST)
+        self.waited = 0
+        self.least = {}
+
+    def update(self, misfit: float, **measures: float) -> None:
+        """Take note of an iteration."""
+        self.first = self.first or max(1.0, misfit)
+        record = False
+        for name, value in measures.items():
+            if value < self.least.get(name, np.inf):
+                self.least[name], record = value, True
+        self.waited = 0 if record else self.waited + 1
+        grows = misfit > _MISFIT * self.first and misfit > self.last
+        self.last = misfit
+        if grows or self.waited >= _PATIENCE:
+            self.strengthen()
+        elif self.automatic and record and misfit <= _MISFIT * self.first:
+            self.value = max(0.0, 1.0 - 1.1 * (1.0 - self.value))
+
+
+# --------------------------------------------------------------------------------------------
+# The algorithm
+# --------------------------------------------------------------------------------------------
+
+
+def _number(name: str, value: Any, high: float = np.inf) -> float:
+    """Return a finite scalar in [0, high]."""
+    number = check(name, value, low=0.0, high=high, allow_inf=False)
+    if np.ndim(number):
+        raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(number)}")
+    return float(number)
+
+
+def _begin(instance: Instance, start: Any) -> tuple[Array, float]:
+    """Return the first estimate and its error."""
+    if start is None:
+        return np.zeros(instance.S.shape), instance.problem.prior.second_moment
+    estimate = np.array(start, dtype=np.float64)
+    if estimate.shape != instance.S.shape or not np.isfinite(estimate).all():
+        raise ValueError(
+            f"start must be None or finite of shape {instance.S.shape}, got shape {estimate.shape}"
+        )
+    return estimate, float(np.mean((estimate - instance.S) ** 2))
+
+
+class _Measured(NamedTuple):
+    """What the scores of all labels say about h."""
+
+    gain: float  # 1/chi, what A^T g is multiplied by; 0 without any information
+    noise: float  # variance s of gain A^T g around the signal
+    misfit: float  # alpha mean(g^2)/chi, 1 on average where V is right
+
+
+def _measure(g: Array, slope: Array, alpha: float) -> _Measured:
+    """Return gain, noise and misfit; chi is ``-alpha mean(g')``.
+
+    Unless the terms of that sum cancel, as they do without any information on h when labels are
+    even in h: then its other expression ``alpha mean(g^2)`` is taken.
+    """
+    power, chi = alpha * float(np.mean(g * g)), -alpha * float(np.mean(slope))
+    if chi <= 0.1 * alpha * float(np.mean(np.abs(slope))):
+        chi = power
+    if chi == 0.0:
+        return _Measured(0.0, np.inf, 1.0)
+    return _Measured(1.0 / chi, power / chi / chi, power / chi)
+
+
+def amp(
+    instance: Instance,
+    *,
+    steps: int = 200,
+    tolerance: float = 1e-4,
+    start: Any = None,
+    damping: float | Literal["auto"] = "auto",
+    callback: Callable[[int, Array], Any] | None = None,
+    progress: bool = False,
+) -> SimulationRun:
+    """Estimate S by message passing with the optimal rotationally invariant denoiser.
+
+    Parameters
+    ----------
+    instance : Instance
+        X, y and the problem; S is used to report errors, not to find the estimate.
+    steps : int
+        Largest number of iterations, at least 1.  One costs one pass over X, in which both
+        products are formed, and one singular value decomposition.
+    tolerance : float
+        The run has converged when the estimate moves by less than ``tolerance`` times its own
+        standard error, root mean square per entry.  0 runs all the steps.
+    start : None or array_like, shape (d1, d2)
+        First estimate; None starts from 0, the mean of the prior.  From a matrix the algorithm
+        is told the error of the start, which makes it an experiment on fixed points.
+    damping : "auto" or float
+        Share of the old estimate that is kept, in [0, 15/16].  "auto" begins at 0 and damps when
+        the residual of the labels outgrows what it should be, or when for 15 iterations neither
+        the noise nor the step reaches a new low.
+    callback : callable, optional
+        Called as ``callback(iteration, estimate)`` after each; returning True ends the run.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    SimulationRun
+        With `Status.PERFECT_RECOVERY` when the error is at rounding (labels without noise),
+        CONVERGED, or NOT_CONVERGED after all the steps.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range or X is not finite.
+
+    Notes
+    -----
+    The equations stand at the head of the module; they are those of arXiv:2410.18858 with two
+    choices made exact at finite size.  The term b is the divergence of the denoiser that was
+    applied, from the singular values at hand, over the same chi that scales ``A^T g``: with
+    the limit V in its place runs drift away from their fixed point.  And ``A^T g`` is scaled by the
+    response of the scores, its noise s is measured from their size, so that neither relies on the
+    algorithm's idea of its own error; that idea, ``V = M(s)``, is close to the true error and
+    never exceeds the prior's variance, the finite-size divergence ``s div f/(d1 d2)`` fluctuates
+    more.
+
+    Damping keeps a share of the old estimate and the same share of the old b, which leaves the
+    fixed points and the law of the iterates' noise intact.  An estimate that explains the labels
+    4 times worse than 0 does is given up for 0, so that no run diverges whatever the denoiser
+    does.
+
+    Examples
+    --------
+    >>> import bsr_theory as bsr
+    >>> from bsr_theory.simulations import amp
+    >>> problem = bsr.bilinear_regression(alpha=0.9, beta=2.0, rho=0.2)
+    >>> run = amp(problem.sample(d1=20, rng=1))
+    >>> run.status.name, bool(run.mse[-1] < 1e-20)
+    ('PERFECT_RECOVERY', True)
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(f"steps must be a positive integer, got {steps!r}")
+    if isinstance(damping, str) and damping != "auto":
+        raise ValueError(f"damping must be 'auto' or a number, got {damping!r}")
+    if damping == "auto":
+        keep = _Damping(0.0, automatic=True)
+    else:
+        keep = _Damping(_number("damping", damping, high=_STRONGEST), automatic=False)
+    tolerance = _number("tolerance", tolerance)
+    began = time.perf_counter()
+
+    X, y, S, alpha = instance.X, instance.y, instance.S, instance.alpha
+    prior, channel, unit = instance.problem.prior, instance.problem.channel, instance.noise_unit
+    eps = float(np.finfo(X.dtype).eps)
+    floor, rounding = eps**2, (64.0 * eps) ** 2  # of an error per entry
+    estimate, V = _begin(instance, start)
+    V = max(V, floor)
+    b, g, slope = np.zeros(X.n), np.empty(X.n), np.empty(X.n)
+
+    def respond(h: Array, rows: slice) -> Array:
+        g[rows], slope[rows] = channel.score(y[rows], h - b[rows], V)
+        return g[rows]
+
+    blind = _measure(*channel.score(y, np.zeros(X.n), prior.second_moment), alpha)
+    errors, overlaps, believed = [_error(estimate, S)], [_overlap(estimate, S)], [V]
+    snrs, misfits, kept = [], [], []
+    status = Status.NOT_CONVERGED
+    for step in tqdm(range(1, steps + 1), desc="amp", disable=not progress):
+        correlation = X.sweep(estimate, respond)
+        gain, s, misfit = _measure(g, slope, alpha)
+        if np.isnan(s) and not estimate.any():
+            raise ValueError("X of the instance must be finite")
+        if s <= _HOPELESS * blind.noise:
+            denoised, divergence = _denoise(prior, estimate + gain * correlation, s)
+            change = denoised - estimate
+            moved = float(np.mean(change**2))
+            keep.update(misfit, noise=s, step=moved)
+            new = 1.0 - keep.value
+            estimate = estimate + new * change
+            b = keep.value * b + new * divergence * gain * g
+            V = max(keep.value * V + new * float(prior.mmse(unit * s)), floor)
+        else:
+            estimate, b, V, moved = np.zeros(S.shape), np.zeros(X.n), prior.second_moment, np.inf
+            keep.strengthen()
+        errors.append(_error(estimate, S))
+        overlaps.append(_overlap(estimate, S))
+        believed.append(V)
+        snrs.append(1.0 / (unit * s) if s > 0.0 else np.inf)
+        misfits.append(misfit)
+        kept.append(keep.value)
+        if V <= rounding:
+            status = Status.PERFECT_RECOVERY
+        elif moved <= tolerance**2 * V:
+            status = Status.CONVERGED
+        else:
+            status = Status.NOT_CONVERGED
+        if (callback is not None and callback(step, estimate)) or (tolerance > 0.0 and status.ok):
+            break
+    return SimulationRun(
+        mse=np.array(errors),
+        overlap=np.array(overlaps),
+        estimate=estimate,
+        status=status,
+        seconds=time.perf_counter() - began,
+        estimated_mse=np.array(believed),
+        qhat=np.array(snrs),
+        misfit=np.array(misfits),
+        damping=np.array(kept),
+    )
+
+
+def _error(estimate: Array, S: Array) -> float:
+    return float(np.mean((estimate - S) ** 2))
+
+
+def _overlap(estimate: Array, S: Array) -> float:
+    return float(np.mean(estimate * S))

@@ -20,7 +20,8 @@ Nothing here is used by the package, and a certificate can fail: handed a wrong 
 >>> outcome.passed
 True
 
-Sources: V. Erba, E. Troiani, L. Biggio, A. Maillard, L. Zdeborova, *Bilinear sequence regression: a model
+Sources: V. Erba, E. Troiani, L. Biggio, A. Maillard, L. Zdeborova, *Bilinear sequence
+regression: a model
 for learning from long sequences of high-dimensional tokens*, arXiv:2410.18858 (the model).
 F. Benaych-Georges, *Rectangular random matrices, related convolution*, arXiv:math/0507336.
 """

@@ -334,7 +334,7 @@ class GaussianFactorPrior(Prior):
         Parameters
         ----------
         s : float
-            Noise variance per entry, in (0, inf).
+            Noise variance per entry, in [0, inf).
 
         Returns
         -------
@@ -342,7 +342,7 @@ class GaussianFactorPrior(Prior):
             A `GaussianFactorLaw`, or a `MarchenkoPasturLaw` when beta or rho is infinite.
         """
         beta, rho = self._scalars()
-        noise = check("s", s, low=0.0, open_low=True, allow_inf=False)
+        noise = check("s", s, low=0.0, allow_inf=False)
         if np.ndim(noise):
             raise ValueError(f"s must be a scalar here, got shape {np.shape(noise)}")
         if rho == np.inf:

@@ -527,7 +527,7 @@ def free_entropy(problem: Problem, q: Numeric) -> Any:
     Notes
     -----
     .. math:: i(q, \hat q) = I_S(\hat q) - \tfrac12 \hat q (1 - q)
-              + lpha\, \mathrm{information}(q)
+              + \alpha\, \mathrm{information}(q)
 
     At a stationary point i is the mutual information between S and the labels per ``d1 d2``
     (noiseless channels: without its infinite constant), and

@@ -214,7 +214,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
                 "ok" if outcome.passed else "FAILED",
                 certificate.name,
                 f"{outcome.error:.1e}" if outcome.error else "0",
-                f"{certificate.bar:.0e}" if certificate.bar else "0",
+                f"{certificate.bar:.1e}" if certificate.bar else "0",
                 f"{outcome.seconds:.1f} s",
                 certificate.formula,
             )

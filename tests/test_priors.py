@@ -370,7 +370,7 @@ class TestInput:
             (lambda: LowRankFactorPrior(0.5), r"beta must be >= 1, got 0\.5"),
             (lambda: GaussianFactorPrior(2, 1).mmse(-1), r"s must be >= 0, got -1\.0"),
             (lambda: GaussianFactorPrior(2, 1).information(math.nan), "snr must be >= 0, got nan"),
-            (lambda: GaussianFactorPrior(2, 1).law(0.0), "s must be > 0 and finite"),
+            (lambda: GaussianFactorPrior(2, 1).law(-0.1), "s must be >= 0 and finite"),
             (lambda: GaussianFactorPrior([2, 3], 1).law(0.1), "must be scalars"),
         ],
     )

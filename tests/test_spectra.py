@@ -182,6 +182,31 @@ class TestGaussianFactorLaw:
             g = (law.hilbert(y) - (1 - 1 / law.beta) / y) * law.beta / (2 * y)
             assert slope == pytest.approx(2 * y * g, rel=1e-5, abs=1e-6)
 
+    @pytest.mark.parametrize(
+        ("beta", "rho"), [(1.0, 0.5), (2.0, 0.2), (1.0, 1.0), (3.0, 2.0), (1.0, 5.0)]
+    )
+    def test_without_noise(self, beta, rho):
+        # the signal itself: two Marchenko-Pastur laws multiplied, an atom when r < d1
+        law = GaussianFactorLaw(beta, rho, 0.0)
+        assert law.edges.shape == (1, 2)
+        atom = max(0.0, 1.0 - rho)
+        assert law.atoms.tolist() == ([[0.0, atom]] if atom else [])
+        np.testing.assert_allclose(
+            law.moments([0, 1, 2]), [1.0, 1.0, 1 + 1 / beta + 1 / rho], rtol=1e-11
+        )
+        # the cubic beta rho t w = (beta + t)(1 + t)(rho + t)
+        for w in law.edges[0, 1] ** 2 * np.array([0.1, 0.5, 0.9]):
+            poly = np.polymul(np.polymul([1, beta], [1, 1]), [1, rho]) - [0, 0, beta * rho * w, 0]
+            t = min(np.roots(poly), key=lambda t: t.imag)
+            expected = -2 * math.sqrt(w) * ((1 + t) / w).imag / math.pi
+            assert law.density(math.sqrt(w)) == pytest.approx(max(expected, 0.0), rel=1e-8)
+            z = w * (1 + 1j)
+            rule = law.quadrature(200)
+            direct = np.sum(rule.weights / (z - rule.y**2))
+            assert abs(law.stieltjes(z) - direct) < 1e-9
+        if atom:
+            assert law.density(0.0) == law.density(0.5 * law.edges[0, 0]) == 0.0
+
     def test_infinity_and_zero(self):
         law = GaussianFactorLaw(1.0, 0.5, 0.3)
         assert law.density([0.0, np.inf]).tolist()[1] == 0.0
@@ -201,8 +226,8 @@ class TestGaussianFactorLaw:
             ((0.5, 1.0, 1.0), r"beta must be >= 1 and finite, got 0\.5"),
             ((np.inf, 1.0, 1.0), "beta must be >= 1 and finite, got inf"),
             ((2.0, 0.0, 1.0), r"rho must be > 0 and finite, got 0\.0"),
-            ((2.0, 1.0, -1.0), r"s must be > 0 and finite, got -1\.0"),
-            ((2.0, 1.0, math.nan), "s must be > 0 and finite, got nan"),
+            ((2.0, 1.0, -1.0), r"s must be >= 0 and finite, got -1\.0"),
+            ((2.0, 1.0, math.nan), "s must be >= 0 and finite, got nan"),
             ((2.0, [1.0, 2.0], 1.0), r"rho must be a scalar, got an array of shape \(2,\)"),
             ((2.0, "x", 1.0), "rho must be a number"),
         ],

@@ -377,10 +377,10 @@ def three_outcomes() -> list[verify.Outcome]:
 
 def test_table() -> None:
     assert verify.table(three_outcomes()).splitlines() == [
-        "        certificate    error    bar    time  formula",
-        "ok      first              0  1e-06   0.2 s  a = b",
-        "ok      the-second   1.0e-08  1e-06  12.0 s  a = b",
-        "FAILED  third            nan  1e-06   1.0 s  a = b",
+        "        certificate    error      bar    time  formula",
+        "ok      first              0  1.0e-06   0.2 s  a = b",
+        "ok      the-second   1.0e-08  1.0e-06  12.0 s  a = b",
+        "FAILED  third            nan  1.0e-06   1.0 s  a = b",
         "        KeyError: x",
         "2 of 3 certificates hold (13 s)",
     ]

@@ -19,6 +19,7 @@ from .curve import RectangularCurve
 __all__ = ["GaussianFactorLaw", "Integral", "MarchenkoPasturLaw", "Quadrature", "SpectralLaw"]
 
 _LARGEST_RULE = 256
+_NONE = 1e-30  # noise variance that stands for none
 
 
 class Quadrature(NamedTuple):
@@ -210,7 +211,8 @@ class GaussianFactorLaw(SpectralLaw):
     Parameters
     ----------
     beta, rho, s : float
-        ``d2/d1`` in [1, inf), ``r/d1`` in (0, inf), noise variance per entry in (0, inf).
+        ``d2/d1`` in [1, inf), ``r/d1`` in (0, inf), noise variance per entry in [0, inf).  Without
+        noise and with ``rho < 1`` there is an atom of mass ``1 - rho`` at 0.
 
     Raises
     ------
@@ -243,7 +245,7 @@ class GaussianFactorLaw(SpectralLaw):
 
     def __post_init__(self) -> None:
         """Check the parameters and find the edges."""
-        for name, low, is_open in (("beta", 1.0, False), ("rho", 0.0, True), ("s", 0.0, True)):
+        for name, low, is_open in (("beta", 1.0, False), ("rho", 0.0, True), ("s", 0.0, False)):
             value = getattr(self, name)
             if np.ndim(value):
                 raise ValueError(
@@ -251,8 +253,17 @@ class GaussianFactorLaw(SpectralLaw):
                 )
             number = check(name, value, low=low, open_low=is_open, allow_inf=False)
             object.__setattr__(self, name, number)
-        curve = _kernels.make_curve(self.beta, self.rho, self.s)
+        curve = _kernels.make_curve(self.beta, self.rho, self._noise)
         object.__setattr__(self, "_edges", _kernels.curve_edges(curve))
+
+    @property
+    def _noise(self) -> float:
+        """Noise that the kernels see: the curve degenerates at 0, this much is below rounding."""
+        return self.s or _NONE
+
+    @property
+    def _has_atom(self) -> bool:
+        return self.s == 0.0 and self.rho < 1.0
 
     @property
     def curve(self) -> RectangularCurve:
@@ -262,13 +273,18 @@ class GaussianFactorLaw(SpectralLaw):
     @property
     def edges(self) -> Array:
         """Edges of the one or two bulks, shape (bulks, 2), singular values."""
-        return np.sqrt(self._edges)
+        return np.sqrt(self._edges[1:] if self._has_atom else self._edges)
+
+    @property
+    def atoms(self) -> Array:
+        """The atom (0, 1 - rho) of a singular signal without noise, else none."""
+        return np.array([[0.0, 1.0 - self.rho]]) if self._has_atom else np.empty((0, 2))
 
     @cached_property
     def _table(self) -> Array:
         """Default nodes as rows (w, weight, bulk, chi - chi_a, Re g, potential)."""
         return np.asarray(
-            _kernels.quadrature(self.beta, self.rho, self.s, _kernels.NODES, _kernels.WEIGHTS)
+            _kernels.quadrature(self.beta, self.rho, self._noise, _kernels.NODES, _kernels.WEIGHTS)
         )
 
     def quadrature(self, nodes: int = 16) -> Quadrature:
@@ -288,9 +304,12 @@ class GaussianFactorLaw(SpectralLaw):
         rows = (
             self._table
             if nodes == _kernels.NODES.size
-            else _kernels.quadrature(self.beta, self.rho, self.s, x, w)
+            else _kernels.quadrature(self.beta, self.rho, self._noise, x, w)
         )
-        return Quadrature(np.sqrt(rows[:, 0]), rows[:, 1].copy())
+        if self._has_atom:  # it stands for the bulk of noise
+            rows = rows[rows[:, 2] == 1]
+        (y, weights), atom = (np.sqrt(rows[:, 0]), rows[:, 1]), self.atoms
+        return Quadrature(np.append(y, atom[:, 0]), np.append(weights, atom[:, 1]))
 
     def _values(self, y: Array) -> tuple[Array, Array, Array]:
         w = y * y
@@ -298,10 +317,12 @@ class GaussianFactorLaw(SpectralLaw):
         out = np.empty((w.size, 3))
         run_blocks(
             lambda block: _kernels.spectral_values(
-                self.beta, self.rho, self.s, w[block], grid, self._edges, out[block]
+                self.beta, self.rho, self._noise, w[block], grid, self._edges, out[block]
             ),
             w.size,
         )
+        if self._has_atom:
+            out[w < self._edges[1, 0], 0] = 0.0
         return out[:, 0], out[:, 1], out[:, 2]
 
     def stieltjes(self, z: complex | npt.ArrayLike) -> Any:
@@ -331,7 +352,7 @@ class GaussianFactorLaw(SpectralLaw):
     def _sheet(self, z: complex) -> complex:
         """Return g off the positive axis: Im g < 0 and Im w g < 0 where Im w > 0."""
         if z == 0:
-            t0, _ = _kernels._marchenko_pastur_root(self.rho, self.s)
+            t0, _ = _kernels._marchenko_pastur_root(self.rho, self._noise)
             return complex(self.curve.g(t0)) if self.beta > 1 else complex(-np.inf)
         upper = z if z.imag >= 0 else z.conjugate()
         g, t = self._sheets(upper)
@@ -350,7 +371,7 @@ class GaussianFactorLaw(SpectralLaw):
 
     def _sheets(self, z: complex) -> tuple[Any, Any]:
         """Return g and t of the four sheets, roots taken in the gauge that resolves them."""
-        rho, kappa, c = self.rho, self.s * self.rho, self.beta * self.rho
+        rho, kappa, c = self.rho, self._noise * self.rho, self.beta * self.rho
         shift = rho if self.s < 1 else 0.0  # polynomial in u = t + rho, or in t
         a = np.array([1.0, self.beta + kappa + (rho if not shift else -rho),
                       c if not shift else -kappa * rho])  # fmt: skip

@@ -54,7 +54,7 @@ jit = functools.partial(numba.njit, error_model="numpy", nogil=True, cache=CACHE
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 _ELLIPSE = 1.62  # (sum of distances to the panel ends) / (panel length) on that ellipse
 _RATIO = 3.5  # growth of the panels away from a hard edge, same ellipse
-_NECK = 3e-3  # a closing gap of width x contributes x^6 to the error: no need to go below
+_NECK = 1e-3  # a closing gap of width x contributes x^6 to the error: no need to go below
 _SPAN = 3.0  # largest step of chi: the integrands grow like exp(k chi), k up to 4
 _PANELS = 96  # more than any parameters have asked for (36)
 

@@ -877,7 +877,7 @@ def _identity_of_the_references() -> float:
     "int w^k rho_W dw = lim E tr (Y Y^T/d2)^k / d1, k <= 5",
     source="Wick's theorem; arXiv:2410.18858",
     means="exact: planar pairings counted with rational parameters",
-    bar=1e-11,
+    bar=1e-12,
 )
 def _law_moments(law: Any) -> float:
     pairs = []

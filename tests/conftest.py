@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Small matrices: threads of the linear algebra would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 from hypothesis import settings
 

@@ -58,6 +58,7 @@ _NECK = 1e-3  # a closing gap of width x contributes x^6 to the error: no need t
 _SPAN = 3.0  # largest step of chi: the integrands grow like exp(k chi), k up to 4
 _PANELS = 96  # more than any parameters have asked for (36)
 
+_NEWTON = 1e-9  # relative Newton step after which the next one is below rounding
 _TINY = 1e-40  # noise below which mmse is its limit to all digits
 
 CUBE, OVERLAP, ENERGY = range(3)  # what bulk_sums accumulates
@@ -99,11 +100,12 @@ def _between_zeros(u0, t0, width, c1, c2):
             hi = theta
         df = -2.0 + width * rest * (1.0 - 2.0 * theta) + width**2 * slope * both
         new = theta - f / df
-        if not lo < new < hi:
+        newton = lo <= new <= hi
+        if not newton:
             new = 0.5 * (lo + hi)
         step = abs(new - theta)
         theta = new
-        if step <= 4e-16 * theta:
+        if step <= (_NEWTON if newton else 4e-16) * min(theta, 1.0 - theta):
             break
     return theta
 
@@ -123,9 +125,10 @@ def _upper_edge(ta1, ta2, tb1, tb2, rho):
         df = r1 * (1 - r1) + r2 * (1 - r2) + r3 * (1 - r3) + r4 * (1 - r4) - r5 * (1 - r5)
         step = min(max(-f / df, -2.0), 2.0) if df > 0.0 else (2.0 if f < 0.0 else -2.0)
         new = t * math.exp(step)
-        if not lo < new < hi:
+        newton = lo <= new <= hi
+        if not newton:
             new = math.sqrt(lo * hi) if lo > 0.0 and hi < np.inf else (4 * t if f < 0 else t / 4)
-        done = abs(new - t) <= 8e-16 * t
+        done = abs(new - t) <= (_NEWTON if newton else 4e-16) * t
         t = new
         if done:
             break
@@ -390,19 +393,20 @@ def make_panels(c, b, ends):
     if b.kp < c.p * b.zeta:
         near[m] = _x_plane(complex(math.log1p(-b.kp / (c.p * b.zeta))), b.height)
         m += 1
-    # xi = 0 and the mixed zeros of A and B, all on Im chi = pi
-    cosh = (c.h**2 - c.beta - c.kappa**2) / (2.0 * c.p * c.kappa)
-    width = math.acosh(max(cosh, 1.0))
-    for shift in (
-        -width,
-        width,
-        math.log(abs(c.ua1 * c.ua2 / (c.ta1 * c.ta2)) * c.p / c.kappa),
-        math.log(abs(c.ua1 * c.ub2 / (c.ta1 * c.tb2)) * c.p / c.kappa),
-        math.log(abs(c.ub1 * c.ua2 / (c.tb1 * c.ta2)) * c.p / c.kappa),
-        math.log(abs(c.ub1 * c.ub2 / (c.tb1 * c.tb2)) * c.p / c.kappa),
-    ):
-        near[m] = _x_plane(complex(shift - chi, math.pi), b.height)
-        m += 1
+    # xi = 0 and the mixed zeros of A and B, all on Im chi = pi: out of reach of a short arc
+    if b.height > 0.8:
+        cosh = (c.h**2 - c.beta - c.kappa**2) / (2.0 * c.p * c.kappa)
+        width = math.acosh(max(cosh, 1.0))
+        for shift in (
+            -width,
+            width,
+            math.log(abs(c.ua1 * c.ua2 / (c.ta1 * c.ta2)) * c.p / c.kappa),
+            math.log(abs(c.ua1 * c.ub2 / (c.ta1 * c.tb2)) * c.p / c.kappa),
+            math.log(abs(c.ub1 * c.ua2 / (c.tb1 * c.ta2)) * c.p / c.kappa),
+            math.log(abs(c.ub1 * c.ub2 / (c.tb1 * c.tb2)) * c.p / c.kappa),
+        ):
+            near[m] = _x_plane(complex(shift - chi, math.pi), b.height)
+            m += 1
 
     todo = np.empty((_PANELS, 2))
     k = 1

@@ -140,9 +140,9 @@ class Design(ABC):
     Notes
     -----
     Products are formed in ``dtype`` inside a block of rows and summed over blocks in float64;
-    S, g and what is returned are float64.  In float32 the outputs h carry an absolute error of
-    about 1e-7 (their variance is 1), and an error per entry of an estimate cannot fall below
-    about 1e-14.
+    S, g and what is returned are float64.  In float32 an output h of variance 1 carries an error of
+    1e-7 (root mean square) at ``d1 = 20`` and 4e-7 at ``d1 = 80``, nearly all of it from the
+    product; without noise the error per entry of an estimate then ends at about 1e-13.
     """
 
     def __init__(self, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> None:
@@ -238,7 +238,7 @@ class Design(ABC):
         weights = np.asarray(g)
         if weights.shape != (self.n,):
             raise ValueError(f"g must have shape ({self.n},), got {weights.shape}")
-        cast = weights.astype(self.dtype, copy=False)
+        cast = np.asarray(weights, dtype=self.dtype)
         total = np.zeros(self.shape[1] * self.shape[2])
         for part in self._each(lambda rows, X: cast[rows] @ X):
             total += part
@@ -264,8 +264,8 @@ class Design(ABC):
         total = np.zeros(self.shape[1] * self.shape[2])
 
         def work(rows: slice, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            h = (X @ vector).astype(np.float64, copy=False) * scale
-            return np.asarray(respond(h, rows)).astype(self.dtype, copy=False) @ X
+            h = np.asarray(X @ vector, dtype=np.float64) * scale
+            return np.asarray(np.asarray(respond(h, rows), dtype=self.dtype) @ X)
 
         for part in self._each(work):
             total += part
@@ -341,11 +341,10 @@ class StreamedDesign(Design):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from bsr_theory.design import StreamedDesign
     >>> X = StreamedDesign((10**9, 300, 300), key=[1, 2])
-    >>> X.block(10**8)[:, 0, :2].round(4)
-    array([[0.    , 0.    ]])
+    >>> X.block(10**8).shape
+    (2, 300, 300)
     """
 
     def __init__(

@@ -32,9 +32,11 @@ from ..results import SimulationRun, Status
 __all__ = ["amp"]
 
 _STEP = 1e-5  # relative step of the derivative of the denoiser: errors 1e-10 and 1e-12/1e-5
-_MISFIT = 1.5  # growth of the misfit over its first value that calls for damping
+_MISFIT = 2.0  # times its first value: a misfit that, still growing, calls for damping
+_GROWTH = 1.1  # of the misfit in one iteration
 _PATIENCE = 15  # iterations without progress that call for damping
 _STRONGEST = 1.0 - 2.0**-4  # damping never exceeds this
+_LEAST_MISFIT = 0.1  # scores that vanish by symmetry do not prove that there is no error
 _HOPELESS = 4.0  # labels explained that many times worse than by zero: start again
 
 
@@ -114,7 +116,7 @@ class _Damping:
             if value < self.least.get(name, np.inf):
                 self.least[name], record = value, True
         self.waited = 0 if record else self.waited + 1
-        grows = misfit > _MISFIT * self.first and misfit > self.last
+        grows = misfit > _MISFIT * self.first and misfit > _GROWTH * self.last
         self.last = misfit
         if grows or self.waited >= _PATIENCE:
             self.strengthen()
@@ -166,13 +168,14 @@ def _measure(g: Array, slope: Array, alpha: float) -> _Measured:
         chi = power
     if chi == 0.0:
         return _Measured(0.0, np.inf, 1.0)
-    return _Measured(1.0 / chi, power / chi / chi, power / chi)
+    misfit = power / chi
+    return _Measured(1.0 / chi, max(misfit, _LEAST_MISFIT) / chi, misfit)
 
 
 def amp(
     instance: Instance,
     *,
-    steps: int = 200,
+    steps: int = 500,
     tolerance: float = 1e-4,
     start: Any = None,
     damping: float | Literal["auto"] = "auto",
@@ -253,7 +256,7 @@ def amp(
     X, y, S, alpha = instance.X, instance.y, instance.S, instance.alpha
     prior, channel, unit = instance.problem.prior, instance.problem.channel, instance.noise_unit
     eps = float(np.finfo(X.dtype).eps)
-    floor, rounding = eps**2, (64.0 * eps) ** 2  # of an error per entry
+    floor, rounding = eps**2, (256.0 * eps) ** 2  # of an error per entry
     estimate, V = _begin(instance, start)
     V = max(V, floor)
     b, g, slope = np.zeros(X.n), np.empty(X.n), np.empty(X.n)

@@ -52,6 +52,7 @@ jit = functools.partial(numba.njit, error_model="numpy", nogil=True, cache=CACHE
 # A Gauss-Legendre rule of 16 points on a panel whose nearest singularity lies outside the
 # Bernstein ellipse of parameter 2.88 errs by 2.88^-32 = 2e-15.
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
+_FEW_NODES, _FEW_WEIGHTS = np.polynomial.legendre.leggauss(8)  # for smooth functions
 _ELLIPSE = 1.62  # (sum of distances to the panel ends) / (panel length) on that ellipse
 _RATIO = 3.5  # growth of the panels away from a hard edge, same ellipse
 _NECK = 1e-3  # a closing gap of width x contributes x^6 to the error: no need to go below
@@ -625,12 +626,12 @@ def factor_information(beta, rho, s, nodes, weights, sums):
     # I = (1/2) int_0^{1/s} mmse = (1/2) (1/s - int overlap): no cancellation at small snr
     snr = 1.0 / s
     total, right = 0.0, snr
-    for _ in range(14):
-        left = 0.5 * right
-        for j in range(0, nodes.size):
-            q = 0.5 * (left + right) + 0.5 * (right - left) * nodes[j]
+    for _ in range(7):
+        left = 0.25 * right
+        for j in range(_FEW_NODES.size):
+            q = 0.5 * (left + right) + 0.5 * (right - left) * _FEW_NODES[j]
             overlap = factor_mmse(beta, rho, 1.0 / q, nodes, weights, sums)[1]
-            total += 0.5 * (right - left) * weights[j] * overlap
+            total += 0.5 * (right - left) * _FEW_WEIGHTS[j] * overlap
         right = left
     return 0.5 * (snr - total)
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -448,3 +449,28 @@ def test_ctrl_c_ends_quietly_and_leaves_no_file(
     result = bsr_run(f"curve --alpha 0.1:1:5 {MODEL} --output curve.csv", exit_code=130)
     assert result.output == "\nInterrupted.\n"
     assert not list(here.iterdir())
+
+
+def test_verify_prints_a_table_or_json() -> None:
+    table = bsr_run("verify --only denoiser --only ridge").stdout
+    assert re.search(r"^ok +denoiser ", table, re.M)
+    assert re.search(r"^ok +ridge ", table, re.M)
+    assert "2 of 2 certificates hold" in table
+    outcomes = strict_json(bsr_run("verify --only denoiser --json").stdout)
+    assert [(o["name"], o["passed"], o["error"]) for o in outcomes] == [("denoiser", True, 0.0)]
+    listed = bsr_run("verify --list").stdout
+    assert all(f"{c.name}\n    {c.formula}" in listed for c in bsr.verify.certificates())
+
+
+def test_verify_fails_when_a_formula_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    (right,) = (c for c in bsr.verify.certificates() if c.name == "infinite-rho-mmse")
+    wrong = replace(right, subject=lambda s: 1.01 * s / (1 + s))
+    monkeypatch.setattr(bsr.verify, "_CERTIFICATES", [wrong])
+    assert "FAILED  infinite-rho-mmse" in bsr_run("verify", exit_code=1).stdout
+    assert strict_json(bsr_run("verify --json", exit_code=1).stdout)[0]["passed"] is False
+
+
+def test_verify_knows_its_certificates() -> None:
+    result = bsr_run("verify --only nonsense", exit_code=2)
+    assert "only must name certificates among free-product," in result.stderr
+    assert len(result.stderr.splitlines()) == 1

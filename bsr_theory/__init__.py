@@ -16,19 +16,21 @@ if TYPE_CHECKING:
         priors,
         problem,
         results,
+        simulations,
         spectra,
         state_evolution,
         verify,
     )
     from .channels import Channel, GaussianChannel
     from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
-    from .problem import Problem, bilinear_regression
+    from .problem import Instance, Problem, bilinear_regression
     from .results import (
         Branches,
         ConvergenceError,
         ConvergenceWarning,
         FixedPoint,
         Provenance,
+        SimulationRun,
         Status,
         Trajectory,
     )
@@ -37,19 +39,21 @@ if TYPE_CHECKING:
 _NAMES = {
     "channels": ("Channel", "GaussianChannel"),
     "priors": ("GaussianFactorPrior", "LowRankFactorPrior", "Prior"),
-    "problem": ("Problem", "bilinear_regression"),
+    "problem": ("Instance", "Problem", "bilinear_regression"),
     "results": (
         "Branches",
         "ConvergenceError",
         "ConvergenceWarning",
         "FixedPoint",
         "Provenance",
+        "SimulationRun",
         "Status",
         "Trajectory",
     ),
     "state_evolution": ("fixed_points", "free_entropy", "iterate", "solve"),
     "figures": (),
     "limits": (),
+    "simulations": (),
     "spectra": (),
     "verify": (),
 }
@@ -63,10 +67,12 @@ __all__ = [
     "FixedPoint",
     "GaussianChannel",
     "GaussianFactorPrior",
+    "Instance",
     "LowRankFactorPrior",
     "Prior",
     "Problem",
     "Provenance",
+    "SimulationRun",
     "Status",
     "Trajectory",
     "bilinear_regression",
@@ -79,6 +85,7 @@ __all__ = [
     "priors",
     "problem",
     "results",
+    "simulations",
     "solve",
     "spectra",
     "state_evolution",

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,9 @@ __all__ = [
 _T = TypeVar("_T")
 Respond = Callable[[Array, slice], Array]
 
-_ENTRIES = 2**18  # of a block: 2 MB of doubles stay in cache between its two products
+# Entries of a block.  Held: it stays in cache between its two products and is work enough for the
+# threads of BLAS.  Made: too little for these, which would disturb the threads that make blocks.
+_HELD, _MADE = 2**20, 2**18
 _SHARE = 0.9  # of the free memory that may be asked for
 
 
@@ -113,7 +115,7 @@ def require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any], *, held: b
     n, entries = shape[0], shape[1] * shape[2]
     double = np.dtype(np.float64)
     work = _VECTORS * _bytes((n + entries,), double)
-    work += 2 * threads() * _bytes((max(entries, _ENTRIES),), double)
+    work += 2 * threads() * _bytes((max(entries, _MADE),), double)
     free = available_memory()
     if held:
         what = f"a dense design of shape {shape} in {dtype}"
@@ -145,6 +147,8 @@ class Design(ABC):
     product; without noise the error per entry of an estimate then ends at about 1e-13.
     """
 
+    _entries: ClassVar[int] = _HELD
+
     def __init__(self, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> None:
         kind = np.dtype(dtype)
         if kind not in (np.dtype(np.float64), np.dtype(np.float32)):
@@ -162,7 +166,7 @@ class Design(ABC):
     @property
     def _rows(self) -> int:
         """Rows of a block: a function of the shape alone, so that streams are the same."""
-        return max(1, _ENTRIES // (self.shape[1] * self.shape[2]))
+        return max(1, self._entries // (self.shape[1] * self.shape[2]))
 
     @property
     def block_count(self) -> int:
@@ -346,6 +350,8 @@ class StreamedDesign(Design):
     >>> X.block(10**8).shape
     (2, 300, 300)
     """
+
+    _entries: ClassVar[int] = _MADE
 
     def __init__(
         self, shape: tuple[int, int, int], key: npt.ArrayLike, dtype: npt.DTypeLike = np.float64

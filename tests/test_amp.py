@@ -143,6 +143,15 @@ class TestPerfectRecovery:
         assert run.mse[-1] < 1e-26
         np.testing.assert_allclose(run.estimate, data.S, atol=1e-12)
 
+    def test_follows_state_evolution_down_to_rounding(self):
+        prior = GaussianFactorPrior(1.5, 0.3)
+        problem = Problem(prior, GaussianChannel(), 1.5 * prior.strong_recovery)
+        theory = bsr.iterate(problem, 120).mmse
+        assert theory[-1] < 1e-20
+        runs = [amp(problem.sample(30, rng=k), steps=120, tolerance=0.0) for k in range(5)]
+        decades = np.log10(np.median([run.mse for run in runs], axis=0) / theory)
+        assert np.abs(decades).max() < 0.5
+
     def test_not_below_it_and_not_with_noise(self):
         for alpha, delta in ((0.35, 0.0), (0.8, 1e-3)):
             data = bsr.bilinear_regression(alpha, 1.0, 0.3, delta).sample(30, rng=1)
@@ -219,6 +228,19 @@ class TestDivergence:
         slope = 2 * np.tanh(sigma) / np.cosh(sigma) ** 2
         value = MODULE._divergence(sigma, np.tanh(sigma) ** 2, slope, shape[1])
         assert value == pytest.approx(trace, rel=1e-8)
+
+    @pytest.mark.parametrize("s", [0.3, 1e-10])
+    def test_of_the_denoiser_at_any_scale(self, s):
+        """Signal and noise bulks may lie decades apart."""
+        prior = GaussianFactorPrior(1.5, 0.5)
+        rng = np.random.default_rng(1)
+        R = prior.sample(6, rng=rng) + np.sqrt(s) * rng.standard_normal((6, 9))
+        trace, h = 0.0, 1e-4 * np.sqrt(s)
+        for at in np.ndindex(R.shape):
+            bump = np.zeros(R.shape)
+            bump[at] = h
+            trace += (prior.denoise(R + bump, s) - prior.denoise(R - bump, s))[at] / (2 * h)
+        assert MODULE._denoise(prior, R, s)[1] * R.size == pytest.approx(trace, rel=1e-4)
 
     def test_equal_and_vanishing_singular_values(self):
         """f(y) = y^3 is the polynomial Y Y^T Y: its divergence is smooth in Y."""

@@ -31,7 +31,7 @@ from ..results import SimulationRun, Status
 
 __all__ = ["amp"]
 
-_STEP = 1e-5  # relative step of the derivative of the denoiser: errors 1e-10 and 1e-12/1e-5
+_STEP = 1e-5  # relative step of the derivative of the denoiser
 _MISFIT = 2.0  # times its first value: a misfit that, still growing, calls for damping
 _GROWTH = 1.1  # of the misfit in one iteration
 _PATIENCE = 15  # iterations without progress that call for damping
@@ -72,11 +72,12 @@ def _denoise(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
     d1, d2 = sorted(R.shape)
     root = np.sqrt(d2)
     y = sigma / root
-    step = _STEP * y[0] or 1.0
-    below = np.maximum(y - step, 0.0)
+    # noise and signal may lie at scales that differ by many decades: a step for each
+    step = _STEP * np.where(y > 0.0, y, y[0] or 1.0)
+    below, above = np.maximum(y - step, 0.0), y + step
     # one call, so that the spectral law is solved once
-    f, up, down = np.reshape(prior.shrink(np.concatenate([y, y + step, below]), s), (3, d1))
-    slope = (up - down) / (y + step - below)
+    f, down, up = np.reshape(prior.shrink(np.concatenate([y, below, above]), s), (3, d1))
+    slope = (up - down) / (above - below)
     return (left * (f * root)) @ right, _divergence(y, f, slope, d2) / R.size
 
 
@@ -91,7 +92,7 @@ class _Damping:
 
     It rises when the labels are explained worse than the algorithm expects and worse than an
     iteration ago, or when for some time neither the noise s nor the step has reached a new low;
-    it falls again while neither is the case.
+    it falls again while one of them does.
     """
 
     value: float

@@ -632,7 +632,7 @@ def info(style: str | None) -> None:
 
 def _cache() -> Path | None:
     """Return the folder that Numba keeps the compiled kernels in, None when it keeps none."""
-    kernels = importlib.import_module("bsr_theory._kernels")  # slow: not for --help
+    kernels = importlib.import_module("bsr_theory._kernels.rectangular")  # slow: not for --help
     stats = getattr(kernels.mmse_array, "stats", None)  # a plain function under NUMBA_DISABLE_JIT
     return Path(stats.cache_path) if stats is not None and stats.cache_path else None
 

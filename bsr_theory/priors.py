@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from . import _kernels
 from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
+from ._kernels import rectangular
 from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw
 
 __all__ = ["GaussianFactorPrior", "LowRankFactorPrior", "Prior"]
@@ -210,14 +210,14 @@ class GaussianFactorPrior(Prior):
         )
         out = np.empty((s.size, *columns))
         run_blocks(
-            lambda b: kernel(beta[b], rho[b], s[b], _kernels.NODES, _kernels.WEIGHTS, out[b]),
+            lambda b: kernel(beta[b], rho[b], s[b], rectangular.NODES, rectangular.WEIGHTS, out[b]),
             s.size,
         )
         return scalar_or_array(out.reshape(shape + columns))
 
     def _evaluate(self, s: Numeric) -> Array:
         """Return (mmse, overlap) along the last axis."""
-        return np.asarray(self._run(_kernels.mmse_array, (2,), s=check("s", s, low=0.0)))
+        return np.asarray(self._run(rectangular.mmse_array, (2,), s=check("s", s, low=0.0)))
 
     def mmse(self, s: Numeric) -> Any:
         """Return the minimal error per entry at noise variance ``s``.
@@ -286,7 +286,7 @@ class GaussianFactorPrior(Prior):
             which the difference still has its digits.
         """
         value = check("s", s, low=0.0)
-        return self._run(_kernels.deficit_array, s=value)
+        return self._run(rectangular.deficit_array, s=value)
 
     def strong_recovery_gap(self, alpha: Numeric) -> Any:
         """Return ``strong_recovery - alpha``, rounded once.
@@ -321,7 +321,7 @@ class GaussianFactorPrior(Prior):
         """
         value = check("snr", snr, low=0.0)
         with np.errstate(divide="ignore"):
-            return self._run(_kernels.information_array, snr=1.0 / np.asarray(value))
+            return self._run(rectangular.information_array, snr=1.0 / np.asarray(value))
 
     def _scalars(self) -> tuple[float, float]:
         if self.shape:

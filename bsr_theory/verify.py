@@ -40,8 +40,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _kernels, limits
+from . import limits
 from ._arrays import Array
+from ._kernels import rectangular
 from .channels import GaussianChannel
 from .priors import GaussianFactorPrior, LowRankFactorPrior
 from .problem import bilinear_regression
@@ -590,7 +591,7 @@ def _closed_form(kernel: Any, target: Callable[[Any, Any], Any], *, imaginary: b
 
 
 @_certifies(
-    _python(_kernels._w_shrunk),
+    _python(rectangular._w_shrunk),
     "denoiser",
     "y (y - s h(y)) on the pairs: a polynomial in Re t, |t|^2 and xi",
     source="arXiv:2410.18858; arXiv:2203.07752; docs/theory",
@@ -605,7 +606,7 @@ def _denoiser(kernel: Any) -> float:
 
 
 @_certifies(
-    _python(_kernels._pi_density),
+    _python(rectangular._pi_density),
     "density",
     "pi rho_W = (beta rho)^2 |Im t| (xi + h - 1 + kappa/(p zeta)) / ((xi + h) |A|^2)",
     source="docs/theory, the curve of conjugate pairs",
@@ -908,7 +909,7 @@ def _edges(law: Any) -> float:
 
 
 @_certifies(
-    _kernels.arc_point,
+    rectangular.arc_point,
     "arc-points",
     "the compiled arc: t, |t|^2, |u|^2, |A|^2 and w at chi along a bulk",
     source="docs/theory, the curve of conjugate pairs",
@@ -918,12 +919,12 @@ def _edges(law: Any) -> float:
 def _arc_points(arc_point: Any) -> float:
     pairs: list[tuple[Any, Any]] = []
     for point in _POINTS:
-        law, curve = _Spectrum(*point), _kernels.make_curve(*point)
+        law, curve = _Spectrum(*point), rectangular.make_curve(*point)
         if curve.bulks != len(law.bulks):
             return math.inf
         exact = RectangularCurve(law.beta, law.rho, law.s)
         for which in range(curve.bulks):
-            bulk = _kernels.make_bulk(curve, which)
+            bulk = rectangular.make_bulk(curve, which)
             for fraction in (0.1, 0.4, 0.7, 0.95):
                 found = arc_point(curve, bulk, fraction * bulk.height)
                 t = law.position(law.solve(law.mp.mpf(found.w)))

@@ -345,7 +345,7 @@ def test_a_waiting_user_is_told_of_the_compilation(
     cli._prepare()
     assert "Compiling" in terminal.getvalue()
 
-    (tmp_path / "_kernels.mmse_array-1.py3.nbc").touch()
+    (tmp_path / "rectangular.mmse_array-1.py3.nbc").touch()
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     cli._prepare()
     assert terminal.getvalue() == ""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from bsr_theory import _kernels
+from bsr_theory._kernels import rectangular
 from bsr_theory.spectra import GaussianFactorLaw, MarchenkoPasturLaw, RectangularCurve
 
 # (beta, rho, s): one and two bulks, hard edge, about to split, narrow, extreme
@@ -253,12 +253,12 @@ class TestKernels:
     def test_pair_of_roots_solves_the_quartic(self):
         # every point of the arc, in both gauges, is a conjugate pair of roots of the quartic
         for beta, rho, s in POINTS:
-            c = _kernels.make_curve(beta, rho, s)
+            c = rectangular.make_curve(beta, rho, s)
             curve = RectangularCurve(beta, rho, s)
             for which in range(c.bulks):
-                b = _kernels.make_bulk(c, which)
+                b = rectangular.make_bulk(c, which)
                 for x in (0.3, 1.0, 2.0, 2.9):
-                    z = _kernels.arc_point(c, b, b.height * math.sin(x / 2) ** 2)
+                    z = rectangular.arc_point(c, b, b.height * math.sin(x / 2) ** 2)
                     w = z.w
                     t = complex(z.x, -z.y)
                     size = np.polyval(np.abs(curve.quartic(w)), abs(t))
@@ -267,21 +267,21 @@ class TestKernels:
     def test_w_increases_along_every_arc(self):
         # what makes the search by eigenvalue safe: conjectured for all, checked on thousands
         for beta, rho, s in spread_points(3000, seed=1):
-            c = _kernels.make_curve(beta, rho, s)
+            c = rectangular.make_curve(beta, rho, s)
             for which in range(c.bulks):
-                b = _kernels.make_bulk(c, which)
+                b = rectangular.make_bulk(c, which)
                 x = np.linspace(0.02, math.pi - 0.02, 40)
                 for v in x:
-                    z = _kernels.arc_point(c, b, b.height * math.sin(v / 2) ** 2)
+                    z = rectangular.arc_point(c, b, b.height * math.sin(v / 2) ** 2)
                     assert z.slope > 0
 
     def test_panels_are_ordered_and_cover(self):
         for beta, rho, s in spread_points(500, seed=2):
-            c = _kernels.make_curve(beta, rho, s)
+            c = rectangular.make_curve(beta, rho, s)
             for which in range(c.bulks):
-                ends = np.empty((_kernels._PANELS, 2))
-                count = _kernels.make_panels(c, _kernels.make_bulk(c, which), ends)
-                assert count < _kernels._PANELS - 2
+                ends = np.empty((rectangular._PANELS, 2))
+                count = rectangular.make_panels(c, rectangular.make_bulk(c, which), ends)
+                assert count < rectangular._PANELS - 2
                 assert ends[0, 0] == 0.0
                 assert ends[count - 1, 1] == math.pi
                 np.testing.assert_array_equal(ends[1:count, 0], ends[: count - 1, 1])
@@ -289,18 +289,18 @@ class TestKernels:
     @pytest.mark.parametrize("name", ["make_curve", "factor_mmse", "arc_point"])
     def test_compiled_equals_python(self, name):
         # the same code without the compiler: no undefined behaviour hides in it
-        c = _kernels.make_curve(2.0, 0.5, 0.1)
+        c = rectangular.make_curve(2.0, 0.5, 0.1)
         if name == "make_curve":
-            assert _kernels.make_curve.py_func(2.0, 0.5, 0.1) == pytest.approx(c)
+            assert rectangular.make_curve.py_func(2.0, 0.5, 0.1) == pytest.approx(c)
         elif name == "arc_point":
-            b = _kernels.make_bulk(c, 1)
-            python = _kernels.arc_point.py_func(c, b, 0.3)
-            assert python == pytest.approx(_kernels.arc_point(c, b, 0.3))
+            b = rectangular.make_bulk(c, 1)
+            python = rectangular.arc_point.py_func(c, b, 0.3)
+            assert python == pytest.approx(rectangular.arc_point(c, b, 0.3))
         else:
             sums = np.empty(3)
-            args = (2.0, 0.5, 0.1, _kernels.NODES, _kernels.WEIGHTS, sums)
-            python = _kernels.factor_mmse.py_func(*args)
-            assert python == pytest.approx(_kernels.factor_mmse(*args))
+            args = (2.0, 0.5, 0.1, rectangular.NODES, rectangular.WEIGHTS, sums)
+            python = rectangular.factor_mmse.py_func(*args)
+            assert python == pytest.approx(rectangular.factor_mmse(*args))
 
 
 class TestMarchenkoPasturLaw:

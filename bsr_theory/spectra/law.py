@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .. import _kernels
 from .._arrays import Array, Numeric, check, run_blocks, scalar_or_array
+from .._kernels import rectangular
 from .curve import RectangularCurve
 
 __all__ = ["GaussianFactorLaw", "Integral", "MarchenkoPasturLaw", "Quadrature", "SpectralLaw"]
@@ -198,8 +198,8 @@ class SpectralLaw(ABC):
 def _rule(nodes: int) -> tuple[Array, Array]:
     if not (isinstance(nodes, int | np.integer) and 1 <= nodes <= 2 * _LARGEST_RULE):
         raise ValueError(f"nodes must be an integer in [1, {2 * _LARGEST_RULE}], got {nodes!r}")
-    if nodes == _kernels.NODES.size:
-        return _kernels.NODES, _kernels.WEIGHTS
+    if nodes == rectangular.NODES.size:
+        return rectangular.NODES, rectangular.WEIGHTS
     x, w = np.polynomial.legendre.leggauss(int(nodes))
     return x, w
 
@@ -253,8 +253,8 @@ class GaussianFactorLaw(SpectralLaw):
                 )
             number = check(name, value, low=low, open_low=is_open, allow_inf=False)
             object.__setattr__(self, name, number)
-        curve = _kernels.make_curve(self.beta, self.rho, self._noise)
-        object.__setattr__(self, "_edges", _kernels.curve_edges(curve))
+        curve = rectangular.make_curve(self.beta, self.rho, self._noise)
+        object.__setattr__(self, "_edges", rectangular.curve_edges(curve))
 
     @property
     def _noise(self) -> float:
@@ -284,7 +284,9 @@ class GaussianFactorLaw(SpectralLaw):
     def _table(self) -> Array:
         """Default nodes as rows (w, weight, bulk, chi - chi_a, Re g, potential)."""
         return np.asarray(
-            _kernels.quadrature(self.beta, self.rho, self._noise, _kernels.NODES, _kernels.WEIGHTS)
+            rectangular.quadrature(
+                self.beta, self.rho, self._noise, rectangular.NODES, rectangular.WEIGHTS
+            )
         )
 
     def quadrature(self, nodes: int = 16) -> Quadrature:
@@ -303,8 +305,8 @@ class GaussianFactorLaw(SpectralLaw):
         x, w = _rule(nodes)
         rows = (
             self._table
-            if nodes == _kernels.NODES.size
-            else _kernels.quadrature(self.beta, self.rho, self._noise, x, w)
+            if nodes == rectangular.NODES.size
+            else rectangular.quadrature(self.beta, self.rho, self._noise, x, w)
         )
         if self._has_atom:  # it stands for the bulk of noise
             rows = rows[rows[:, 2] == 1]
@@ -316,7 +318,7 @@ class GaussianFactorLaw(SpectralLaw):
         grid = np.ascontiguousarray(self._table[:, [2, 0, 3]])
         out = np.empty((w.size, 3))
         run_blocks(
-            lambda block: _kernels.spectral_values(
+            lambda block: rectangular.spectral_values(
                 self.beta, self.rho, self._noise, w[block], grid, self._edges, out[block]
             ),
             w.size,
@@ -352,7 +354,7 @@ class GaussianFactorLaw(SpectralLaw):
     def _sheet(self, z: complex) -> complex:
         """Return g off the positive axis: Im g < 0 and Im w g < 0 where Im w > 0."""
         if z == 0:
-            t0, _ = _kernels._marchenko_pastur_root(self.rho, self._noise)
+            t0, _ = rectangular._marchenko_pastur_root(self.rho, self._noise)
             return complex(self.curve.g(t0)) if self.beta > 1 else complex(-np.inf)
         upper = z if z.imag >= 0 else z.conjugate()
         g, t = self._sheets(upper)

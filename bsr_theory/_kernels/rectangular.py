@@ -1,4 +1,4 @@
-"""Compiled loops: scalars and arrays in, arrays out.
+"""The law of ``S + sqrt(s) Z`` for a product S of two Gaussian matrices.
 
 Everything here rests on one fact.  On a bulk of the spectrum of ``W = Y Y^T / d2`` with
 ``Y = S + sqrt(s) Z`` and ``S = A B / sqrt(r)``, the quartic ``w(t) = w`` has one pair of complex
@@ -23,31 +23,14 @@ to ``s = 1e6``.
 from __future__ import annotations
 
 import cmath
-import functools
 import math
-import os
 from collections import namedtuple
 
-import numba
 import numpy as np
 
+from . import jit
+
 __all__: list[str] = []
-
-
-def _cache_is_writable() -> bool:
-    """Tell whether numba can put its cache beside this file (or in NUMBA_CACHE_DIR)."""
-    folder = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
-        os.path.dirname(os.path.abspath(__file__)), "__pycache__"
-    )
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
-
-
-CACHE = os.environ.get("BSR_NUMBA_CACHE", "1") != "0" and _cache_is_writable()
-jit = functools.partial(numba.njit, error_model="numpy", nogil=True, cache=CACHE)
 
 # A Gauss-Legendre rule of 16 points on a panel whose nearest singularity lies outside the
 # Bernstein ellipse of parameter 2.88 errs by 2.88^-32 = 2e-15.

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import inspect
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import click
 import numpy as np
@@ -93,8 +96,8 @@ class _Range(NamedTuple):
     log: bool
 
 
-def _read_range(name: str, text: str) -> _Range:
-    """Return the positive numbers that ``text`` stands for."""
+def _read_range(name: str, text: str, *, low: float = 0.0) -> _Range:
+    """Return the finite numbers > ``low`` that ``text`` stands for."""
     parts = text.split(":")
     log, spaced = parts[3:] == ["log"], len(parts) > 1
     try:
@@ -110,8 +113,9 @@ def _read_range(name: str, text: str) -> _Range:
     if not 1 <= count <= _MOST:
         raise ValueError(f"COUNT in {name} must be in [1, {_MOST}], got {count}")
     for value in values:
-        if not 0.0 < value < math.inf:
-            raise ValueError(f"{name} must be > 0 and finite, got {value!r} in {text!r}")
+        if not max(low, 0.0 if log else low) < value < math.inf:
+            wanted = "> 0 and finite" if log or low == 0.0 else "finite"
+            raise ValueError(f"{name} must be {wanted}, got {value!r} in {text!r}")
     if spaced:
         start, stop = values
         return _Range((np.geomspace if log else np.linspace)(start, stop, count), log)
@@ -510,17 +514,25 @@ def _follow(
     epilog=_examples(
         "bsr figure",
         "bsr figure 1",
-        "bsr figure 2 --delta 0.1 --output figure_2_noisy.pdf",
-        "bsr figure all --output pictures/ --dpi 150",
+        "bsr figure 3 --fast",
+        "bsr figure 5 --beta 2 --delta 0.1 --output figure_5_noisy.pdf",
+        "bsr figure all --fast --output pictures/ --dpi 150",
     )
 )
 @click.argument("names", nargs=-1, metavar="[NUMBER]...")
 @click.option(
     "--delta",
     type=float,
-    default=0.0,
-    show_default=True,
-    help="Noise variance of the labels >= 0, for the figures that have a noisy version.",
+    help="Noise variance of the labels >= 0, for the figures that have a noisy version; by "
+    "default 0.",
+)
+@click.option(
+    "--beta",
+    type=float,
+    help="Aspect ratio d2/d1 >= 1, for the figures of one aspect ratio; by default 1.",
+)
+@click.option(
+    "--fast", is_flag=True, help="Small simulations: under a minute a figure instead of hours."
 )
 @click.option(
     "--output",
@@ -529,18 +541,27 @@ def _follow(
     help="A folder, or a file whose suffix says the format (.png, .pdf, .svg). Default: here.",
 )
 @click.option("--dpi", type=click.IntRange(20, 1200), help="Resolution of a .png; 300 by default.")
-def figure(names: tuple[str, ...], delta: float, output: str, dpi: int | None) -> None:
+def figure(
+    names: tuple[str, ...],
+    delta: float | None,
+    beta: float | None,
+    fast: bool,
+    output: str,
+    dpi: int | None,
+) -> None:
     """Draw figures of the article.
 
     The figures of arXiv:2410.18858 from their parameters alone. Give their numbers, or "all";
-    without one, the figures that there are get listed. The data goes beside the picture, in a .json
-    file of the same name.
+    without one, the figures that there are get listed. The data goes beside the picture, in a .nc
+    file (netCDF) of the same name: it is drawn again when it fits, and simulations that were
+    interrupted go on.
     """
     known = bsr.figures.FIGURES
     if not names:
         for name, recipe in known.items():
-            noisy = " (with noise: --delta)" if recipe.noisy else ""
-            click.echo(f"{name:>3}  {recipe.title}{noisy}")
+            options = "".join(f" --{option}" for option in recipe.parameters)
+            options += " --fast" if recipe.simulated else ""
+            click.echo(f"{name:>3}  {recipe.title}" + (f" ({options.strip()})" if options else ""))
         return
     chosen = tuple(known) if "all" in names else tuple(dict.fromkeys(names))
     place = Path(output)
@@ -552,15 +573,252 @@ def figure(names: tuple[str, ...], delta: float, output: str, dpi: int | None) -
             bsr.figures.check_path(place)
         _prepare()
     for name in chosen:
-        # among all figures, those that have no noisy version are drawn as they are
-        noise = 0.0 if "all" in names and not known[name].noisy else delta
-        with _bad_input():
-            picture = bsr.figures.make(name, noise)
-        stem = f"figure_{name}" + (f"_delta_{noise:g}" if noise else "")
-        path = place if is_file else place / f"{stem}.png"
-        with _writing(path):
+        given: dict[str, Any] = {"delta": delta, "beta": beta}
+        if "all" in names:  # a figure that lacks a parameter is drawn as it is
+            given = {key: value for key, value in given.items() if key in known[name].parameters}
+        parts = [f"{key}_{value:g}" for key, value in given.items() if value is not None]
+        small = ["fast"] if fast and name in known and known[name].simulated else []
+        path = place if is_file else place / f"{'_'.join(['figure', name, *parts, *small])}.png"
+        with _bad_input(), _writing(path):
+            picture = bsr.figures.make(name, fast=fast, path=path, **given)
             for written in bsr.figures.save(picture, path, dpi=dpi):
                 click.echo(str(written))
+
+
+# --------------------------------------------------------------------------------------------
+# Sweeps
+# --------------------------------------------------------------------------------------------
+
+
+def _solve_point(alpha: float, beta: float, rho: float, delta: float = 0.0) -> dict[str, Any]:
+    """Return the Bayes-optimal point: the quantity "solve" of ``bsr sweep``."""
+    problem = bsr.bilinear_regression(alpha, beta, rho, delta)
+    point = bsr.solve(problem, on_failure="return")
+    values = {name: getattr(point, name) for name in ("mmse", "q", "qhat", "information")}
+    return {**values, "status": bsr.Status(point.status).name.lower()}
+
+
+_QUANTITIES: dict[str, Callable[..., Any]] = {"solve": _solve_point}
+
+
+def _find(quantity: str) -> Callable[..., Any]:
+    """Return the function that a quantity, ``module:function`` or ``file.py:function``, names."""
+    if quantity in _QUANTITIES:
+        return _QUANTITIES[quantity]
+    place, _, name = quantity.rpartition(":")
+    if not place:
+        known = ", ".join(_QUANTITIES)
+        raise ValueError(
+            f"quantity must be one of {known}, or MODULE:FUNCTION or FILE.py:FUNCTION, "
+            f"got {quantity!r}"
+        )
+    module, folder = place, Path.cwd()
+    if place.endswith(".py"):
+        if not Path(place).is_file():
+            raise ValueError(f"there is no file {place}")
+        module, folder = Path(place).stem, Path(place).resolve().parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))  # the processes that compute look there, too
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"cannot import {module}: {error}") from error
+    origin = Path(getattr(found, "__file__", None) or "built-in")
+    if place.endswith(".py") and origin.resolve() != Path(place).resolve():
+        raise ValueError(f"{place} has the name of another module, {origin}: rename it")
+    function = getattr(found, name, None)
+    if not callable(function):
+        raise ValueError(f"there is no function {name} in {place}")
+    return cast("Callable[..., Any]", function)
+
+
+def _word(text: str) -> Any:
+    """Return a number, True or False if that is what is written, else the text."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _named(option: str, texts: Iterable[str], form: str) -> dict[str, str]:
+    """Return the parts of options such as ``--axis alpha=0.1,0.2`` by name."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise ValueError(f"{option} must be {form}, got {text!r}")
+        if name in found:
+            raise ValueError(f"{option} must name {name} once, got it twice")
+        found[name] = value
+    return found
+
+
+def _values(name: str, text: str) -> list[Any]:
+    """Return the values of an axis: a range of numbers, or a list of anything."""
+    if ":" not in text:
+        words = [_word(word.strip()) for word in text.split(",")]
+        if all(isinstance(word, str) for word in words):
+            return words
+        if any(isinstance(word, str | bool) for word in words) != all(
+            isinstance(word, bool) for word in words
+        ):
+            raise ValueError(f"axis {name} must hold values of one kind, got {text!r}")
+        return words
+    values: list[float] = _read_range(name, text, low=-math.inf).values.tolist()
+    whole = all(isinstance(_word(end), int) for end in text.split(":")[:2])
+    return list(map(int, values)) if whole and all(x.is_integer() for x in values) else values
+
+
+def _part(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, slash, count = text.partition("/")
+    if not (slash and first.isdigit() and count.isdigit()):
+        raise _BadInput(f"shard must be I/N, such as 0/16, got {text!r}")
+    if int(first) >= int(count):
+        raise _BadInput(
+            f"shard I/N counts from 0/{count} to {max(int(count) - 1, 0)}/{count}, got {text!r}"
+        )
+    return int(first), int(count)
+
+
+@main.command(
+    epilog=_examples(
+        "bsr sweep solve --axis alpha=0.1:1:10 --axis rho=0.2,0.5 --set beta=2 --output mmse.nc",
+        "bsr sweep solve --axis alpha=0.01:10:30:log --axis beta=1,2,inf --set rho=1 --output a.nc",
+    )
+)
+@click.argument("quantity")
+@click.option(
+    "--axis",
+    multiple=True,
+    required=True,
+    metavar="NAME=RANGE",
+    help="An argument and its values: START:STOP:COUNT (ends included), START:STOP:COUNT:log, or "
+    "a list separated by commas. Repeat it for more axes.",
+)
+@click.option(
+    "--set",
+    "constants",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An argument that is the same everywhere.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True),
+    required=True,
+    metavar="FILE",
+    callback=_folder,
+    help="netCDF file (.nc); what it holds already is not computed again.",
+)
+@click.option(
+    "--shard",
+    callback=_part,
+    metavar="I/N",
+    help="Compute only part I of N, I from 0 to N-1; for job arrays.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Number of processes; by default one for each core."
+)
+@click.option(
+    "--on-failure",
+    type=click.Choice(["raise", "warn"]),
+    default="raise",
+    show_default=True,
+    help="When the function raised at some points: no file until they are done, or a file with "
+    "NaN there.",
+)
+@click.pass_context
+def sweep(
+    ctx: click.Context,
+    quantity: str,
+    axis: tuple[str, ...],
+    constants: tuple[str, ...],
+    output: str,
+    shard: tuple[int, int] | None,
+    workers: int | None,
+    on_failure: Literal["raise", "warn"],
+) -> None:
+    """Compute a quantity on a grid, in parallel.
+
+    QUANTITY is solve (alpha, beta, rho, delta) or a function of yours, MODULE:FUNCTION or
+    FILE.py:FUNCTION, which takes the axes as keywords and returns a number or a dictionary. A run
+    that was interrupted or killed goes on where it was when it is started again.
+    """
+    with _bad_input(), _writing(output):
+        function = _find(quantity)
+        ranges = _named("axis", axis, "NAME=RANGE")
+        axes: dict[str, Any] = {name: _values(name, text) for name, text in ranges.items()}
+        fixed = {name: _word(x) for name, x in _named("set", constants, "NAME=VALUE").items()}
+        both = sorted(set(fixed) & set(axes))
+        if both:
+            raise ValueError(f"set must name other arguments than the axes, got {', '.join(both)}")
+        for name, parameter in inspect.signature(bsr.sweep).parameters.items():
+            if name in axes and parameter.kind is parameter.KEYWORD_ONLY:
+                raise ValueError(f"axis must have another name, {name} is taken")
+        if quantity in _QUANTITIES:
+            _prepare()
+        if fixed:
+            function = functools.partial(function, **fixed)
+        path = Path(output) if shard is None else bsr.sweeps.shard_path(output, shard)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                data = bsr.sweep(
+                    function,
+                    executor=workers,
+                    path=output,
+                    shard=shard,
+                    on_failure=on_failure,
+                    **axes,
+                )
+            except RuntimeError as error:
+                raise click.ClickException(str(error)) from error
+    _finish_sweep(ctx, path, data, caught)
+
+
+@main.command(epilog=_examples("bsr merge 'run.shard-*.nc' --output run.nc"))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True),
+    required=True,
+    metavar="FILE",
+    callback=_folder,
+    help="netCDF file (.nc) to write.",
+)
+@click.option("--allow-missing", is_flag=True, help="Leave NaN where a shard is missing.")
+@click.pass_context
+def merge(ctx: click.Context, files: tuple[str, ...], output: str, allow_missing: bool) -> None:
+    """Put the shards of a sweep together.
+
+    Exit code 2 when they are of different sweeps, overlap, or do not cover the grid.
+    """
+    with (
+        _bad_input(),
+        _writing(output),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+        data = bsr.merge(files, output, allow_missing=allow_missing)
+    _finish_sweep(ctx, output, data, caught)
+
+
+def _finish_sweep(
+    ctx: click.Context,
+    path: str | Path,
+    data: Any,
+    caught: Iterable[warnings.WarningMessage],
+) -> None:
+    """Say what the file holds, and end with exit code 1 when points are not solved."""
+    for warning in caught:
+        click.echo(str(warning.message), err=True)
+    dims = data["index"].dims if "index" in data.coords else json.loads(data.attrs["axes"])
+    sizes = ", ".join(f"{data.sizes[dim]} {dim}" for dim in dims)
+    click.echo(f"{path}: {sizes}", err=True)
+    if "error" in data:
+        ctx.exit(1)
 
 
 @main.command(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import enum
 import functools
+import hashlib
+import os
 import platform
+import secrets
 import subprocess
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "Branches",
@@ -27,7 +35,11 @@ __all__ = [
     "SimulationRun",
     "Status",
     "Trajectory",
+    "code_fingerprint",
+    "read_dataset",
     "report_failures",
+    "source_fingerprint",
+    "write_dataset",
 ]
 
 OnFailure = Literal["warn", "raise", "return"]
@@ -49,9 +61,13 @@ class Status(enum.IntEnum):
     CONVERGED = 0
     PERFECT_RECOVERY = 1
     NO_RECOVERY = 2
+    NOT_IDENTIFIABLE = 3
     NOT_CONVERGED = 10
     INVALID_INPUT = 11
     ABSENT = 12
+    SATURATED = 13
+    OVERFLOW = 14
+    ESCAPED = 15
 
     @property
     def ok(self) -> bool:
@@ -74,6 +90,22 @@ _ADVICE = {
     ),
     Status.INVALID_INPUT: "A parameter of this point is NaN or out of its range; the value is NaN.",
     Status.ABSENT: "There is no such branch at this point; the value is NaN.",
+    Status.NOT_IDENTIFIABLE: (
+        "A minimum was found, but the data leave directions of the weights open; these weights "
+        "are one choice. More data or regularization > 0 make them unique."
+    ),
+    Status.SATURATED: (
+        "Rows of attention are one-hot, where the loss is flat: a wrong row is stuck, or the "
+        "minimum is at infinity. Use init='closed_form', kind='cross_entropy' or regularization."
+    ),
+    Status.OVERFLOW: (
+        "The rescaled loss leaves the range of a double at these weights. Use kind='normalised', "
+        "which has the same minimum when an attention matrix equals the labels."
+    ),
+    Status.ESCAPED: (
+        "The weights of all rows went to zero on the way to infinity, without an explanation of "
+        "the labels. Use kind='normalised' or regularization > 0."
+    ),
 }
 
 
@@ -126,6 +158,8 @@ class FixedPoint:
         Evaluations of the prior's mmse spent on the point.
     status : Status or ndarray
         One `Status` a point.
+    channel : Channel, optional
+        Channel of the problem, for `generalization_error`.
     """
 
     q: Any
@@ -135,11 +169,26 @@ class FixedPoint:
     residual: Any
     iterations: Any
     status: Any
+    channel: Any = field(default=None, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the fields, () for a scalar problem."""
         return np.shape(self.mmse)
+
+    @functools.cached_property
+    def generalization_error(self) -> Any:
+        """Error of the best prediction of a new label, calculated when first asked for.
+
+        What `Channel.generalization_error` returns at this overlap: the probability of a wrong
+        label for classes, the mean squared error, noise of the new label included, for numbers;
+        NaN where the point was not solved.
+        """
+        if self.channel is None:
+            raise ValueError("channel must be given for the generalization error, got None")
+        if self.shape == () and not self.status.ok:
+            return float("nan")
+        return self.channel.generalization_error(self.q, self.mmse)
 
 
 @dataclass(frozen=True)
@@ -243,6 +292,19 @@ class SimulationRun:
 class Provenance:
     """Where a result came from: kept beside every stored one.
 
+    Attributes
+    ----------
+    package : str
+        Version of bsr_theory.
+    git : str or None
+        Commit of a source checkout, "+" appended when files differ from it.
+    python, platform : str
+        Of the machine.
+    versions : dict
+        Of numpy, scipy and numba.
+    code : str
+        `code_fingerprint`: results of equal parameters and equal code are equal.
+
     Examples
     --------
     >>> from bsr_theory import Provenance
@@ -255,6 +317,7 @@ class Provenance:
     python: str
     platform: str
     versions: dict[str, str]
+    code: str
 
     @classmethod
     def collect(cls) -> Provenance:
@@ -266,6 +329,7 @@ class Provenance:
             python=platform.python_version(),
             platform=platform.platform(),
             versions=versions,
+            code=code_fingerprint(),
         )
 
 
@@ -292,3 +356,159 @@ def _git_state() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return run[0] + ("+" if run[1] else "")
+
+
+# --------------------------------------------------------------------------------------------
+# The code that made a result
+# --------------------------------------------------------------------------------------------
+
+# Modules of the package that draw, print or examine numbers but make none.
+_NO_NUMBERS = {"__init__", "__main__", "cli", "figures", "verify"}
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Return a short hash of the package's code, blind to comments, docstrings and layout.
+
+    Two versions with the same fingerprint give the same numbers: stored data is used again when
+    its parameters and this agree.  Modules that draw, print or examine numbers do not enter.
+
+    Returns
+    -------
+    str
+        Twelve hexadecimal digits.
+
+    Examples
+    --------
+    >>> from bsr_theory.results import code_fingerprint
+    >>> len(code_fingerprint())
+    12
+    """
+    folder = Path(__file__).resolve().parent
+    sources = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
+    parts = [
+        f"{name} {source_fingerprint(path.read_text(encoding='utf-8'))}"
+        for name, path in sorted(sources.items())
+        if Path(name).parts[0].removesuffix(".py") not in _NO_NUMBERS
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def source_fingerprint(source: str) -> str:
+    """Return a short hash of Python source, blind to comments, docstrings and layout.
+
+    Parameters
+    ----------
+    source : str
+        Whole statements.
+
+    Returns
+    -------
+    str
+        Twelve hexadecimal digits; the same from every version of Python.
+
+    Raises
+    ------
+    SyntaxError
+        If it is not Python.
+
+    Examples
+    --------
+    >>> from bsr_theory.results import source_fingerprint
+    >>> source_fingerprint("x = 1  # one") == source_fingerprint("x  =  (1)")
+    True
+    """
+    tokens: list[str] = []
+    _tokenise(ast.parse(source), tokens)
+    return hashlib.sha256("".join(tokens).encode()).hexdigest()[:12]
+
+
+def _tokenise(node: object, tokens: list[str]) -> None:
+    """Append a syntax tree as text; unlike `ast.dump` it is the same in every version of Python."""
+    if isinstance(node, ast.AST):
+        tokens.append(f"{type(node).__name__}(")
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(node, _DOCUMENTED) and ast.get_docstring(node, False):
+                value = value[1:]
+            if value is not None and value != []:  # fields that a newer Python may have added
+                tokens.append(f"{name}=")
+                _tokenise(value, tokens)
+        tokens.append(")")
+    elif isinstance(node, list):
+        tokens.append("[")
+        for item in node:
+            _tokenise(item, tokens)
+        tokens.append("]")
+    else:
+        tokens.append(f"{node!r},")
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+# --------------------------------------------------------------------------------------------
+# Files
+# --------------------------------------------------------------------------------------------
+
+
+def write_dataset(dataset: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a netCDF file, whole or not at all.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What to write.
+    path : path-like
+        The file; missing folders are made, an older file is replaced.
+
+    Notes
+    -----
+    The data goes to a temporary file in the same folder, which then takes the name: another
+    process sees the old file or the new one, and a crash in between leaves the old one.
+
+    Examples
+    --------
+    >>> import os, tempfile, xarray
+    >>> from bsr_theory.results import read_dataset, write_dataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "results", "mmse.nc")
+    ...     write_dataset(xarray.Dataset({"mmse": ("alpha", [0.8, 0.6])}), path)
+    ...     read_dataset(path).mmse.values
+    array([0.8, 0.6])
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        dataset.to_netcdf(draft, engine="h5netcdf")
+        with open(draft, "rb+") as file:  # on disk before it takes the name
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
+
+
+def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a netCDF file into memory and close it.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of `write_dataset`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Numbers, strings and attributes as they were written.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    import xarray as xr
+
+    dataset = xr.load_dataset(Path(path), engine="h5netcdf", decode_times=False)
+    texts = {name: array for name, array in dataset.variables.items() if array.dtype.kind == "O"}
+    return dataset.assign({name: array.astype(str) for name, array in texts.items()})

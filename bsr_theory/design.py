@@ -194,11 +194,15 @@ class Design(ABC):
         for rows, block in self.blocks():
             yield work(rows, block.reshape(block.shape[0], -1))
 
-    def _vector(self, S: npt.ArrayLike) -> npt.NDArray[Any]:
+    def _columns(self, S: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Return S as a vector, a stack of S as the columns of a matrix."""
         matrix = np.asarray(S)
-        if matrix.shape != self.shape[1:]:
-            raise ValueError(f"S must have shape {self.shape[1:]}, got {matrix.shape}")
-        return np.ascontiguousarray(matrix, dtype=self.dtype).ravel()
+        if matrix.ndim not in (2, 3) or matrix.shape[-2:] != self.shape[1:]:
+            raise ValueError(
+                f"S must have shape {self.shape[1:]} or be a stack of these, got {matrix.shape}"
+            )
+        flat = np.ascontiguousarray(matrix, dtype=self.dtype)
+        return flat.reshape(*matrix.shape[:-2], -1).T
 
     @property
     def _scale(self) -> float:
@@ -209,19 +213,19 @@ class Design(ABC):
 
         Parameters
         ----------
-        S : array_like, shape (d1, d2)
-            A signal.
+        S : array_like, shape (d1, d2) or (m, d1, d2)
+            A signal, or a stack of them.
 
         Returns
         -------
-        ndarray, shape (n,)
-            One pass over X.
+        ndarray, shape (n,) or (m, n)
+            One pass over X, for a stack too: one matrix product a block.
         """
-        vector = self._vector(S)
-        h = np.empty(self.n)
+        columns = self._columns(S)
+        h = np.empty((*columns.shape[1:], self.n))
 
         def work(rows: slice, X: npt.NDArray[Any]) -> None:
-            h[rows] = X @ vector
+            h[..., rows] = (X @ columns).T
 
         deque(self._each(work), maxlen=0)
         return h * self._scale
@@ -231,49 +235,53 @@ class Design(ABC):
 
         Parameters
         ----------
-        g : array_like, shape (n,)
-            One weight a sample.
+        g : array_like, shape (n,) or (m, n)
+            One weight a sample, or a stack of such weights.
 
         Returns
         -------
-        ndarray, shape (d1, d2)
+        ndarray, shape (d1, d2) or (m, d1, d2)
             One pass over X.
         """
         weights = np.asarray(g)
-        if weights.shape != (self.n,):
-            raise ValueError(f"g must have shape ({self.n},), got {weights.shape}")
+        if weights.ndim not in (1, 2) or weights.shape[-1] != self.n:
+            raise ValueError(
+                f"g must have shape ({self.n},) or be a stack of these, got {weights.shape}"
+            )
         cast = np.asarray(weights, dtype=self.dtype)
-        total = np.zeros(self.shape[1] * self.shape[2])
-        for part in self._each(lambda rows, X: cast[rows] @ X):
+        stack = weights.shape[:-1]
+        total = np.zeros((*stack, self.shape[1] * self.shape[2]))
+        for part in self._each(lambda rows, X: cast[..., rows] @ X):
             total += part
-        return total.reshape(self.shape[1:]) * self._scale
+        return total.reshape(*stack, *self.shape[1:]) * self._scale
 
     def sweep(self, S: npt.ArrayLike, respond: Respond) -> Array:
         """Return ``rmatvec(respond(matvec(S)))`` in one pass over X instead of two.
 
         Parameters
         ----------
-        S : array_like, shape (d1, d2)
-            A signal.
+        S : array_like, shape (d1, d2) or (m, d1, d2)
+            A signal, or a stack of them.
         respond : callable
-            ``respond(h[rows], rows)`` returns the weights of these samples; several threads may
-            call it at once, each with rows of its own.
+            ``respond(h[..., rows], rows)`` returns the weights of these samples, of the same
+            shape; several threads may call it at once, each with rows of its own.
 
         Returns
         -------
-        ndarray, shape (d1, d2)
+        ndarray, shape (d1, d2) or (m, d1, d2)
             What a gradient of a loss that is a sum over samples needs, and message passing too.
         """
-        vector, scale = self._vector(S), self._scale
-        total = np.zeros(self.shape[1] * self.shape[2])
+        columns, scale = self._columns(S), self._scale
+        stack = columns.shape[1:]
+        total = np.zeros((*stack, self.shape[1] * self.shape[2]))
 
         def work(rows: slice, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            h = np.asarray(X @ vector, dtype=np.float64) * scale
+            h = np.asarray((X @ columns).T, dtype=np.float64) * scale
             return np.asarray(np.asarray(respond(h, rows), dtype=self.dtype) @ X)
 
         for part in self._each(work):
             total += part
-        return total.reshape(self.shape[1:]) * scale
+        return total.reshape(*stack, *self.shape[1:]) * scale
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Return all of X, shape (n, d1, d2), if it fits into memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Numeric, broadcast, check
+from ._arrays import Array, Numeric, broadcast, check, select
 from .channels import Channel, GaussianChannel
 from .design import DenseDesign, Design, StreamedDesign, require_memory, write_design
 from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
@@ -64,6 +65,62 @@ class Problem:
             channel=_Shaped(self.channel.shape),
             alpha=0.0 if self.alpha is None else self.alpha,
         )
+
+    def __getitem__(self, index: Any) -> Problem:
+        """Return the problems at ``index`` of the common shape, as numpy indexes an array.
+
+        Parameters
+        ----------
+        index : int, slice, tuple or array_like
+            Any index of an array of shape `shape`.
+
+        Returns
+        -------
+        Problem
+            With scalar parameters where the index names one point.
+
+        Examples
+        --------
+        >>> import bsr_theory as bsr
+        >>> bsr.bilinear_regression([0.2, 0.4], 2.0, 0.5)[1].alpha
+        0.4
+        """
+        at = np.arange(math.prod(self.shape)).reshape(self.shape)[index]
+        alpha = self.alpha
+        if alpha is not None:
+            alpha = np.broadcast_to(np.asarray(alpha), self.shape).reshape(-1)[at]
+        prior = select(self.prior, self.shape, at)
+        return Problem(prior, select(self.channel, self.shape, at), alpha)
+
+    def at_size(self, d1: int) -> Problem:
+        """Return the problem whose ratios are those of an instance, after rounding.
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows of S.
+
+        Returns
+        -------
+        Problem
+            Theory to compare with `sample(d1)`: at ``d1 = 21`` a width of 0.2 is ``4/21``, and such
+            a difference can be larger than all other effects of finite size.
+
+        Raises
+        ------
+        ValueError
+            As `sample` does.
+
+        Examples
+        --------
+        >>> import bsr_theory as bsr
+        >>> bsr.bilinear_regression(0.4, 2.0, 0.2).at_size(21).prior.rho == 4 / 21
+        True
+        """
+        (n, rows, columns), rank = self._sizes(_positive_size(d1), None)
+        unknowns = rank * (rows + columns)
+        count = unknowns if isinstance(self.prior, LowRankFactorPrior) else rows * columns
+        return Problem(self.prior.at_size(rows), self.channel, n / count)
 
     def sample(
         self,
@@ -124,22 +181,21 @@ class Problem:
         >>> data.X.shape, data.y.shape, data.S.shape
         ((80, 10, 20), (80,), (10, 20))
         """
-        if isinstance(d1, bool) or not isinstance(d1, int | np.integer) or d1 < 1:
-            raise ValueError(f"d1 must be a positive integer, got {d1!r}")
+        d1 = _positive_size(d1)
         if design not in ("dense", "memmap", "stream"):
             raise ValueError(f"design must be 'dense', 'memmap' or 'stream', got {design!r}")
         if (path is None) == (design == "memmap"):
             raise ValueError(f"path must be given for design='memmap' and only then, got {path!r}")
-        shape, rank = self._sizes(int(d1), rank)
+        shape, rank = self._sizes(d1, rank)
         kind = StreamedDesign(shape, (0, 0), dtype).dtype
         require_memory(shape, kind, held=design == "dense")
 
         generator = np.random.default_rng(rng)
         if isinstance(self.prior, LowRankFactorPrior):
-            S = self.prior.sample(int(d1), rank=rank, rng=generator)
-            unit = rank / int(d1)
+            S = self.prior.sample(d1, rank=rank, rng=generator)
+            unit = rank / d1
         else:
-            S, unit = self.prior.sample(int(d1), rng=generator), 1.0
+            S, unit = self.prior.sample(d1, rng=generator), 1.0
         key = generator.integers(0, 2**64, size=2, dtype=np.uint64)
         stream = StreamedDesign(shape, key, kind)
         X: Design = stream
@@ -223,6 +279,12 @@ class Instance:
     def alpha(self) -> float:
         """Labels per entry, ``n/(d1 d2)``, after rounding."""
         return self.X.n / self.S.size
+
+
+def _positive_size(d1: int) -> int:
+    if isinstance(d1, bool) or not isinstance(d1, int | np.integer) or d1 < 1:
+        raise ValueError(f"d1 must be a positive integer, got {d1!r}")
+    return int(d1)
 
 
 @dataclass(frozen=True)

@@ -330,6 +330,61 @@ class TestOtherChannels:
         assert run.mse[-1] < 1e-25
 
 
+NONLINEAR = {
+    "sign": (bsr.channels.SignChannel(), 1.5, None),
+    "noisy sign": (bsr.channels.SignChannel(0.2), 2.0, None),
+    "relu": (bsr.channels.ReLUChannel(0.05), 0.8, None),
+    "abs": (bsr.channels.AbsChannel(), 1.3, 0.3),
+    "noisy abs": (bsr.channels.AbsChannel(0.1), 1.2, 0.2),
+}
+
+
+class TestNonlinearOutputs:
+    @pytest.mark.parametrize("case", NONLINEAR)
+    def test_every_iteration(self, case):
+        channel, alpha, start = NONLINEAR[case]
+        problem = Problem(GaussianFactorPrior(1.0, 0.5), channel, alpha)
+        theory = bsr.iterate(problem, 10, q=start).mmse
+        runs = []
+        for k in range(8):
+            data = problem.sample(30, rng=(5, k))
+            run = amp(data, start=start, rng=k, steps=10, tolerance=0.0)
+            runs.append(run.mse / np.mean(data.S**2))  # without what the norm of S does
+        mean, error = np.mean(runs, axis=0), np.std(runs, axis=0, ddof=1) / np.sqrt(8)
+        assert np.all(np.abs(mean - theory) < 3.0 * error + 0.8 / 30)
+        assert error.max() < 0.08 and theory[-1] < 0.6
+
+    def test_the_start_has_the_overlap_asked_for(self):
+        problem = Problem(GaussianFactorPrior(1.0, 0.5), bsr.channels.AbsChannel(), 0.6)
+        for q in (1e-3, 0.1, 0.9):
+            first = [amp(problem.sample(40, rng=k), start=q, rng=k, steps=1) for k in range(6)]
+            overlaps = np.array([run.overlap[0] for run in first])
+            error = overlaps.std(ddof=1) / np.sqrt(overlaps.size)
+            assert abs(overlaps.mean() - q) < 3.0 * error + 0.5 / 40
+            assert {run.estimated_mse[0] for run in first} == {1.0 - q}
+
+    def test_symmetry_breaks_from_a_tiny_start(self):
+        # above alpha = 1/2 overlap 0 is unstable: any hint grows, with either sign
+        problem = Problem(GaussianFactorPrior(1.0, 0.3), bsr.channels.AbsChannel(), 1.0)
+        data = problem.sample(30, rng=2)
+        run = amp(data, start=0.01, rng=0, steps=200)
+        assert run.status is Status.PERFECT_RECOVERY
+        flipped = amp(data, start=-run.estimate + 1e-3, steps=200)
+        np.testing.assert_allclose(flipped.estimate, -run.estimate, atol=1e-8)
+        assert flipped.mse[-1] < 1e-20 and flipped.overlap[-1] > 0.5  # of the better sign
+        # below it no hint grows
+        below = Problem(GaussianFactorPrior(1.0, 2.0), bsr.channels.AbsChannel(), 0.25)
+        runs = [amp(below.sample(30, rng=k), start=0.3, rng=k, steps=60) for k in range(4)]
+        assert max(run.overlap[-1] for run in runs) < 0.05
+        assert min(run.overlap[0] for run in runs) > 0.2
+
+    def test_signs_are_kept_where_labels_tell_them(self):
+        data = bsr.bilinear_regression(0.3, 1.0, 0.5, 0.1).sample(20, rng=0)
+        run = amp(data, start=-data.S, steps=1)
+        assert run.mse[0] == pytest.approx(4.0 * np.mean(data.S**2))
+        assert run.overlap[0] < 0.0
+
+
 def sign_precision(q):
     """E g^2 over omega ~ N(0, q) and the sign, by Gauss-Hermite quadrature."""
     x, w = np.polynomial.hermite_e.hermegauss(200)
@@ -529,8 +584,10 @@ class TestInterface:
             ({"damping": 1.0}, r"damping must be in \[0, 0.9375\]"),
             ({"damping": -0.1}, "damping"),
             ({"damping": float("nan")}, "damping"),
-            ({"start": np.zeros((20, 20))}, r"start must be None or finite of shape \(20, 30\)"),
-            ({"start": np.full((20, 30), np.nan)}, "start must be None or finite"),
+            ({"start": np.zeros((20, 20))}, r"start must be None, .* finite of shape \(20, 30\)"),
+            ({"start": np.full((20, 30), np.nan)}, "start must be None, an overlap or finite"),
+            ({"start": 1.0}, r"start must be an overlap in \(0, 1\) or a matrix, got 1.0"),
+            ({"start": -0.1}, "start must be >= 0 and finite, got -0.1"),
         ],
     )
     def test_bad_input(self, keywords, message):

@@ -101,6 +101,26 @@ class TestOperator:
         apart = X.rmatvec(np.tanh(X.matvec(S) + shift))
         np.testing.assert_allclose(fused, apart, atol=1e-13 if dtype == np.float64 else 1e-5)
 
+    def test_stacks_are_their_members(self, kind, dtype, tmp_path):
+        X = make(kind, tmp_path, dtype, d1=40).X
+        rng = np.random.default_rng(0)
+        S, g = rng.standard_normal((3, *X.shape[1:])), rng.standard_normal((3, X.n))
+
+        def respond(h, rows):
+            assert h.shape[-1] == rows.stop - rows.start
+            return np.tanh(h - g[0, rows])
+
+        for product, stack in (
+            (X.matvec, S),
+            (X.rmatvec, g),
+            (lambda matrix: X.sweep(matrix, respond), S),
+        ):
+            each = np.array([product(member) for member in stack])
+            atol = 1e-12 if dtype == np.float64 else 1e-4  # of sums of 1920 terms
+            assert each.std() > 0.5
+            np.testing.assert_allclose(product(stack), each, rtol=0, atol=atol)
+            np.testing.assert_allclose(product(stack[:1])[0], each[0], rtol=0, atol=atol)
+
     def test_same_entries_wherever_they_live(self, kind, dtype, tmp_path):
         data, reference = make(kind, tmp_path, dtype, d1=40), make("dense", tmp_path, d1=40)
         np.testing.assert_array_equal(np.asarray(data.X), np.asarray(reference.X).astype(dtype))
@@ -411,5 +431,8 @@ class TestBadInput:
                 X.matvec(S)
             with pytest.raises(ValueError, match="S must have shape"):
                 X.sweep(S, lambda h, rows: h)
-        with pytest.raises(ValueError, match=r"g must have shape \(3,\)"):
-            X.rmatvec(np.ones(4))
+        with pytest.raises(ValueError, match=r"S must .* stack of these, got \(1, 1, 2, 4\)"):
+            X.matvec(np.ones((1, 1, 2, 4)))
+        for g in (np.ones(4), np.ones((3, 2)), np.ones((1, 1, 3)), 1.0):
+            with pytest.raises(ValueError, match=r"g must have shape \(3,\)"):
+                X.rmatvec(g)

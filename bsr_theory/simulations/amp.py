@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 from tqdm import tqdm
 
 from .._arrays import Array, check
@@ -37,6 +38,7 @@ _GROWTH = 1.1  # of the misfit in one iteration
 _PATIENCE = 15  # iterations without progress that call for damping
 _STRONGEST = 1.0 - 2.0**-4  # damping never exceeds this
 _LEAST_MISFIT = 0.1  # scores that vanish by symmetry do not prove that there is no error
+_EVEN = 1e-12  # scores of all labels at omega = 0 below which these are taken to be even in h
 _HOPELESS = 4.0  # labels explained that many times worse than by zero: start again
 
 
@@ -138,14 +140,28 @@ def _number(name: str, value: Any, high: float = np.inf) -> float:
     return float(number)
 
 
-def _begin(instance: Instance, start: Any) -> tuple[Array, float]:
+def _hint(instance: Instance, q: float, rng: Any) -> tuple[Array, float]:
+    """Return the Bayes estimate from a noisy S such that its overlap with S is q."""
+    prior, unit = instance.problem.prior, instance.noise_unit
+    most = float(prior.second_moment)
+    if not 0.0 < q < most:
+        raise ValueError(f"start must be an overlap in (0, {most:g}) or a matrix, got {q!r}")
+    s = np.exp(brentq(lambda x: float(prior.overlap(unit * np.exp(x))) / q - 1.0, -60.0, 60.0))
+    noise = np.random.default_rng(rng).standard_normal(instance.S.shape)
+    return _denoise(prior, instance.S + np.sqrt(s) * noise, s)[0], most - q
+
+
+def _begin(instance: Instance, start: Any, rng: Any) -> tuple[Array, float]:
     """Return the first estimate and its error."""
     if start is None:
         return np.zeros(instance.S.shape), instance.problem.prior.second_moment
+    if np.ndim(start) == 0:
+        return _hint(instance, _number("start", start), rng)
     estimate = np.array(start, dtype=np.float64)
     if estimate.shape != instance.S.shape or not np.isfinite(estimate).all():
         raise ValueError(
-            f"start must be None or finite of shape {instance.S.shape}, got shape {estimate.shape}"
+            f"start must be None, an overlap or finite of shape {instance.S.shape}, "
+            f"got shape {estimate.shape}"
         )
     return estimate, float(np.mean((estimate - instance.S) ** 2))
 
@@ -179,6 +195,7 @@ def amp(
     steps: int = 500,
     tolerance: float = 1e-4,
     start: Any = None,
+    rng: Any = None,
     damping: float | Literal["auto"] = "auto",
     callback: Callable[[int, Array], Any] | None = None,
     progress: bool = False,
@@ -195,9 +212,13 @@ def amp(
     tolerance : float
         The run has converged when the estimate moves by less than ``tolerance`` times its own
         standard error, root mean square per entry.  0 runs all the steps.
-    start : None or array_like, shape (d1, d2)
-        First estimate; None starts from 0, the mean of the prior.  From a matrix the algorithm
-        is told the error of the start, which makes it an experiment on fixed points.
+    start : None, float or array_like, shape (d1, d2)
+        First estimate; None starts from 0, the mean of the prior.  A number is an overlap q: S is
+        shown through so much noise that the Bayes estimate from it has this overlap, as
+        ``bsr_theory.iterate(problem, q=q)`` has.  From a matrix the algorithm is told the error
+        of the start, which makes it an experiment on fixed points.
+    rng : None, int or numpy.random.Generator
+        Source of the noise of such a start, the only randomness.
     damping : "auto" or float
         Share of the old estimate that is kept, in [0, 15/16].  "auto" begins at 0 and damps when
         the residual of the labels outgrows what it should be, or when for 15 iterations neither
@@ -234,6 +255,9 @@ def amp(
     4 times worse than 0 does is given up for 0, so that no run diverges whatever the denoiser
     does.
 
+    Labels that are even in h, such as ``|h|``, leave the sign of S open: errors and overlaps are
+    those of the better sign, and without a start the estimate stays at 0, which is a fixed point.
+
     Examples
     --------
     >>> import bsr_theory as bsr
@@ -258,7 +282,7 @@ def amp(
     prior, channel, unit = instance.problem.prior, instance.problem.channel, instance.noise_unit
     eps = float(np.finfo(X.dtype).eps)
     floor, rounding = eps**2, (256.0 * eps) ** 2  # of an error per entry
-    estimate, V = _begin(instance, start)
+    estimate, V = _begin(instance, start, rng)
     V = max(V, floor)
     b, g, slope = np.zeros(X.n), np.empty(X.n), np.empty(X.n)
 
@@ -266,8 +290,10 @@ def amp(
         g[rows], slope[rows] = channel.score(y[rows], h - b[rows], V)
         return g[rows]
 
-    blind = _measure(*channel.score(y, np.zeros(X.n), prior.second_moment), alpha)
-    errors, overlaps, believed = [_error(estimate, S)], [_overlap(estimate, S)], [V]
+    unseen = channel.score(y, np.zeros(X.n), prior.second_moment)
+    blind = _measure(*unseen, alpha)
+    even = bool(np.max(np.abs(unseen[0])) <= _EVEN)
+    errors, overlaps, believed = [_error(estimate, S, even)], [_overlap(estimate, S, even)], [V]
     snrs, misfits, kept = [], [], []
     status = Status.NOT_CONVERGED
     for step in tqdm(range(1, steps + 1), desc="amp", disable=not progress):
@@ -287,8 +313,8 @@ def amp(
         else:
             estimate, b, V, moved = np.zeros(S.shape), np.zeros(X.n), prior.second_moment, np.inf
             keep.strengthen()
-        errors.append(_error(estimate, S))
-        overlaps.append(_overlap(estimate, S))
+        errors.append(_error(estimate, S, even))
+        overlaps.append(_overlap(estimate, S, even))
         believed.append(V)
         snrs.append(1.0 / (unit * s) if s > 0.0 else np.inf)
         misfits.append(misfit)
@@ -314,9 +340,11 @@ def amp(
     )
 
 
-def _error(estimate: Array, S: Array) -> float:
-    return float(np.mean((estimate - S) ** 2))
+def _error(estimate: Array, S: Array, even: bool) -> float:
+    """Return the error per entry, of the better sign where labels do not depend on it."""
+    return min(float(np.mean((sign * estimate - S) ** 2)) for sign in ((1, -1) if even else (1,)))
 
 
-def _overlap(estimate: Array, S: Array) -> float:
-    return float(np.mean(estimate * S))
+def _overlap(estimate: Array, S: Array, even: bool) -> float:
+    overlap = float(np.mean(estimate * S))
+    return abs(overlap) if even else overlap

@@ -10,19 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
+        attention,
         channels,
+        erm,
         figures,
         limits,
+        phases,
         priors,
         problem,
         results,
         simulations,
         spectra,
         state_evolution,
+        sweeps,
         verify,
     )
-    from .channels import Channel, GaussianChannel
-    from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
+    from .channels import (
+        AbsChannel,
+        Channel,
+        GaussianChannel,
+        LogisticChannel,
+        OutputChannel,
+        QuantizedChannel,
+        ReLUChannel,
+        SignChannel,
+    )
+    from .phases import CriticalPoint, Thresholds, critical_point, phase_diagram, thresholds
+    from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior, SymmetricFactorPrior
     from .problem import Instance, Problem, bilinear_regression
     from .results import (
         Branches,
@@ -35,10 +49,21 @@ if TYPE_CHECKING:
         Trajectory,
     )
     from .state_evolution import fixed_points, free_entropy, iterate, solve
+    from .sweeps import merge, sweep
 
 _NAMES = {
-    "channels": ("Channel", "GaussianChannel"),
-    "priors": ("GaussianFactorPrior", "LowRankFactorPrior", "Prior"),
+    "channels": (
+        "AbsChannel",
+        "Channel",
+        "GaussianChannel",
+        "LogisticChannel",
+        "OutputChannel",
+        "QuantizedChannel",
+        "ReLUChannel",
+        "SignChannel",
+    ),
+    "phases": ("CriticalPoint", "Thresholds", "critical_point", "phase_diagram", "thresholds"),
+    "priors": ("GaussianFactorPrior", "LowRankFactorPrior", "Prior", "SymmetricFactorPrior"),
     "problem": ("Instance", "Problem", "bilinear_regression"),
     "results": (
         "Branches",
@@ -51,6 +76,9 @@ _NAMES = {
         "Trajectory",
     ),
     "state_evolution": ("fixed_points", "free_entropy", "iterate", "solve"),
+    "sweeps": ("merge", "sweep"),
+    "attention": (),
+    "erm": (),
     "figures": (),
     "limits": (),
     "simulations": (),
@@ -60,28 +88,43 @@ _NAMES = {
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "AbsChannel",
     "Branches",
     "Channel",
     "ConvergenceError",
     "ConvergenceWarning",
+    "CriticalPoint",
     "FixedPoint",
     "GaussianChannel",
     "GaussianFactorPrior",
     "Instance",
+    "LogisticChannel",
     "LowRankFactorPrior",
+    "OutputChannel",
     "Prior",
     "Problem",
     "Provenance",
+    "QuantizedChannel",
+    "ReLUChannel",
+    "SignChannel",
     "SimulationRun",
     "Status",
+    "SymmetricFactorPrior",
+    "Thresholds",
     "Trajectory",
+    "attention",
     "bilinear_regression",
     "channels",
+    "critical_point",
+    "erm",
     "figures",
     "fixed_points",
     "free_entropy",
     "iterate",
     "limits",
+    "merge",
+    "phase_diagram",
+    "phases",
     "priors",
     "problem",
     "results",
@@ -89,6 +132,9 @@ __all__ = [
     "solve",
     "spectra",
     "state_evolution",
+    "sweep",
+    "sweeps",
+    "thresholds",
     "verify",
 ]
 

@@ -23,7 +23,8 @@ rho -> 0                  `alpha_low_rank`, `alpha_from_low_rank`, `low_rank_ove
 s -> 0                    `small_s_coefficients`, `mmse_small_s`, `information_small_s`,
                           `bulk_merging_square`
 s -> infinity             `mmse_large_s`, `information_large_s`
-delta -> 0                `strong_recovery`, `mmse_near_strong_recovery`
+delta -> 0                `strong_recovery`, `mmse_near_strong_recovery`,
+                          `nuclear_norm_recovery`
 ========================  =====================================================================
 
 All functions broadcast over arrays and return a float for scalars.  A scalar out of its range is
@@ -61,6 +62,7 @@ __all__ = [
     "mmse_large_s",
     "mmse_near_strong_recovery",
     "mmse_small_s",
+    "nuclear_norm_recovery",
     "ridge_mse",
     "ridge_train_loss",
     "small_s_coefficients",
@@ -1024,6 +1026,70 @@ def mmse_near_strong_recovery(
         [regular, rectangular], [c2 * s, a * np.sqrt(s)], _OFFSET * s - xlogy(_SLOPE * s, s)
     )
     return _out(s * (d - deficit))
+
+
+@_quiet
+def nuclear_norm_recovery(rho: Numeric, beta: Numeric = 1.0) -> Any:
+    r"""Return the alpha from which nuclear-norm minimisation recovers S, for beta = 1 or inf.
+
+    Parameters
+    ----------
+    rho : float or array_like
+        Rank ``r/d1``, > 0; infinity is allowed.
+    beta : float or array_like
+        Aspect ratio: 1 or infinity.  Between them there is no closed form.
+
+    Returns
+    -------
+    float or ndarray
+        Threshold in ``[0, 1]``, 1 for ``rho >= 1``.
+
+    Raises
+    ------
+    ValueError
+        If a scalar is out of its range.
+
+    Notes
+    -----
+    With a penalty tending to 0 and without noise the error vanishes from this alpha on, the minimax
+    risk of soft thresholding for matrices of rank ``r``.  For ``beta = inf`` it is
+    ``rho (2 - rho)``.  For ``beta = 1`` the noise has a quarter-circle law, and in
+    ``l = 2 sin(phi)``, the threshold over the standard deviation of that noise,
+
+    .. math:: \frac{1}{1-\rho} = \frac1\pi\Big[\frac{4\cos^3\phi}{3\sin\phi} + 2\phi
+              + \sin 2\phi\Big], \qquad
+              \alpha = 1 - (1-\rho)^2\Big[\frac{2\phi}{\pi} - \frac{\sin 4\phi}{2\pi}
+              + \frac{16}{3\pi}\sin\phi\cos^3\phi\Big].
+
+    References
+    ----------
+    D. Donoho, M. Gavish, A. Montanari, *The phase transition of matrix recovery from Gaussian
+    measurements matches the minimax MSE of matrix denoising*, arXiv:1302.2331.
+
+    Examples
+    --------
+    >>> round(nuclear_norm_recovery(0.2), 10)
+    0.5716899213
+    >>> nuclear_norm_recovery(0.5, beta=float("inf"))
+    0.75
+    """
+    rho = _read("rho", rho, low=0, open_low=True, finite=False)
+    beta = _read("beta", beta, low=1, finite=False)
+    if beta.ndim == 0 and beta not in (1.0, np.inf):
+        raise ValueError(f"beta must be 1 or inf, got {float(beta)!r}")
+    rho, beta = np.broadcast_arrays(rho, beta)
+    rest = np.where(rho < 1, 1 - rho, 0.0)
+    low, high = np.zeros(rho.shape), np.full(rho.shape, np.pi / 2)
+    for _ in range(60):
+        phi = (low + high) / 2
+        sin, cos = np.sin(phi), np.cos(phi)
+        over = rest * (4 * cos**3 / (3 * sin) + 2 * phi + 2 * sin * cos) > np.pi
+        low, high = np.where(over, phi, low), np.where(over, high, phi)
+    risk = (2 * phi - np.sin(4 * phi) / 2 + 16 / 3 * sin * cos**3) / np.pi
+    square = 1 - rest**2 * risk
+    value = np.where(rho < 1, np.where(beta == 1, square, rho * (2 - rho)), 1.0)
+    known = ((beta == 1) | (beta == np.inf)) & ~np.isnan(rho)
+    return _out(np.where(known, value, np.nan))
 
 
 @_quiet

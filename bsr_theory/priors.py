@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
-from ._kernels import rectangular
-from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw
+from ._kernels import rectangular, symmetric
+from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw, SymmetricFactorLaw
 
-__all__ = ["GaussianFactorPrior", "LowRankFactorPrior", "Prior"]
+__all__ = ["GaussianFactorPrior", "LowRankFactorPrior", "Prior", "SymmetricFactorPrior"]
 
 
 class Prior(ABC):
@@ -123,6 +123,21 @@ class Prior(ABC):
     @abstractmethod
     def sample(self, d1: int, *, rng: Any = None) -> Array:
         """Return one S of shape (d1, round(beta d1))."""
+
+    def at_size(self, d1: int) -> Prior:
+        """Return the prior whose ratios are those of ``sample(d1)``, after rounding.
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows of S.
+
+        Returns
+        -------
+        Prior
+            This one, unless a subclass knows better.
+        """
+        return self
 
 
 def _exact_gap(alpha: float, beta: float, rho: float) -> float:
@@ -418,18 +433,42 @@ class GaussianFactorPrior(Prior):
         ValueError
             If d1 is not a positive integer or beta is infinite.
         """
+        rows, columns, rank = self._sizes(d1)
+        generator = np.random.default_rng(rng)
+        if rank is None:
+            return generator.standard_normal((rows, columns))
+        left = generator.standard_normal((rows, rank))
+        right = generator.standard_normal((rank, columns))
+        return np.asarray(left @ right / np.sqrt(rank))
+
+    def at_size(self, d1: int) -> GaussianFactorPrior:
+        """Return the prior with beta = d2/d1 and rho = r/d1 of the matrices of `sample`.
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows of S.
+
+        Returns
+        -------
+        GaussianFactorPrior
+            With scalar parameters.
+
+        Raises
+        ------
+        ValueError
+            As `sample` does.
+        """
+        rows, columns, rank = self._sizes(d1)
+        return GaussianFactorPrior(columns / rows, np.inf if rank is None else rank / rows)
+
+    def _sizes(self, d1: int) -> tuple[int, int, int | None]:
+        """Return the rows and columns of S and its rank, None for independent entries."""
         beta, rho = self._scalars()
         rows = _positive_size(d1)
         if beta == np.inf:
             raise ValueError("beta must be finite to sample a matrix, got inf")
-        generator = np.random.default_rng(rng)
-        columns = round(beta * rows)
-        if rho == np.inf:
-            return generator.standard_normal((rows, columns))
-        rank = max(1, round(rho * rows))
-        left = generator.standard_normal((rows, rank))
-        right = generator.standard_normal((rank, columns))
-        return np.asarray(left @ right / np.sqrt(rank))
+        return rows, round(beta * rows), None if rho == np.inf else max(1, round(rho * rows))
 
 
 @dataclass(frozen=True)
@@ -662,3 +701,366 @@ class LowRankFactorPrior(Prior):
         left = generator.standard_normal((rows, rank))
         right = generator.standard_normal((rank, round(float(self.beta) * rows)))
         return np.asarray(left @ right / np.sqrt(rank))
+
+
+@dataclass(frozen=True)
+class SymmetricFactorPrior(Prior):
+    r"""Gaussian matrix times its transpose, ``S = W W^T/sqrt(r)``, W of shape (d, r).
+
+    The signal of tied attention and of quadratic networks.  Its denoising problem has symmetric
+    noise: ``Y = S + sqrt(s) Z``, where Z is symmetric with independent entries, ``N(0, 1)`` off the
+    diagonal and ``N(0, 2)`` on it (GOE).
+
+    Parameters
+    ----------
+    rho : float or array_like
+        Width ``r/d`` in (0, inf).
+
+    Raises
+    ------
+    ValueError
+        If a scalar rho is out of its range.  A bad element of an array gives NaN there.
+
+    Notes
+    -----
+    Entries off the diagonal have variance 1, diagonal ones mean ``sqrt(r)``, so that
+    ``||S||^2/d^2`` tends to ``1 + rho`` and without data rho of it is known: ``E S = sqrt(r) I``.
+    Errors are per entry of the d x d matrix, information is per independent entry, of which there
+    are ``d^2/2``; n labels are therefore ``2 alpha`` of them, ``alpha = n/d^2``.
+
+    The law of the eigenvalues of ``Y/sqrt(d)`` has the rational curve of `SymmetricFactorLaw`; with
+    its density :math:`\rho_Y` and Stieltjes transform g
+
+    .. math:: M(s) = s - \frac{4\pi^2}{3} s^2\int\rho_Y^3\,dy
+              = 1 - \int\rho_Y\,(\xi-\sqrt\rho)^2\,dy, \qquad
+              \xi = y - 2 s\,\mathrm{Re}\,g = \frac{\rho^{3/2}}{|\sqrt\rho-g|^2} .
+
+    Small and large noise are dual, ``M(s; rho) = s M(1/s; s rho)``.  The denoiser is that of
+    arXiv:1502.06736.  The model is that of arXiv:2408.03733 and arXiv:2506.01582, with a matrix
+    there that is this S over ``sqrt(d)``, and over ``sqrt(rho)`` too in the former.
+
+    Examples
+    --------
+    >>> from bsr_theory.priors import SymmetricFactorPrior
+    >>> prior = SymmetricFactorPrior(rho=0.5)
+    >>> round(prior.mmse(0.3), 8), prior.second_moment
+    (0.16888922, 1.5)
+    """
+
+    rho: Any
+
+    beta: Any = field(default=1.0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the parameter."""
+        rho = check("rho", self.rho, low=0.0, open_low=True, allow_inf=False)
+        object.__setattr__(self, "rho", rho)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of rho."""
+        return np.shape(self.rho)
+
+    @property
+    def second_moment(self) -> Any:
+        """``||S||^2/d^2``, which is ``1 + rho``."""
+        return 1.0 + self.rho
+
+    @property
+    def prior_overlap(self) -> Any:
+        """``||E S||^2/d^2``, which is rho."""
+        return self.rho
+
+    @property
+    def snr_per_alpha(self) -> Any:
+        """2: a symmetric matrix has half as many entries."""
+        return 2.0
+
+    @property
+    def strong_recovery(self) -> Any:
+        """Degrees of freedom over ``d^2/2``: ``rho (2 - rho)`` for rho < 1, else 1."""
+        rho = np.minimum(self.rho, 1.0)
+        return scalar_or_array(rho * (2.0 - rho))
+
+    def strong_recovery_gap(self, alpha: Numeric) -> Any:
+        """Return ``strong_recovery - alpha``, rounded once.
+
+        Parameters
+        ----------
+        alpha : float or array_like
+            Labels over ``d^2/2``.
+
+        Returns
+        -------
+        float or ndarray
+            The exact difference of the given doubles.
+        """
+        arrays = np.broadcast_arrays(np.asarray(alpha, float), self.rho)
+        # rho (2 - rho) is that of a square product of two factors
+        out = np.array(
+            [_exact_gap(x, 1.0, r) for x, r in zip(*(a.flat for a in arrays), strict=True)]
+        )
+        return scalar_or_array(out.reshape(arrays[0].shape))
+
+    def _run(self, kernel: Any, columns: tuple[int, ...] = (), **named: Any) -> Any:
+        """Run a compiled array loop over (rho, s) in threads; ``named`` is the noise."""
+        (noise,) = named.values()
+        shape = broadcast(rho=self.rho, **named)
+        rho, s = (
+            np.ascontiguousarray(np.broadcast_to(x, shape), dtype=np.float64).ravel()
+            for x in (self.rho, noise)
+        )
+        out = np.empty((s.size, *columns))
+        run_blocks(
+            lambda b: kernel(rho[b], s[b], rectangular.NODES, rectangular.WEIGHTS, out[b]), s.size
+        )
+        return scalar_or_array(out.reshape(shape + columns))
+
+    def _evaluate(self, s: Numeric) -> Array:
+        """Return (mmse, 1 - mmse) along the last axis."""
+        return np.asarray(self._run(symmetric.mmse_array, (2,), s=check("s", s, low=0.0)))
+
+    def mmse(self, s: Numeric) -> Any:
+        """Return the minimal error per entry at noise variance ``s``.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry off the diagonal, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            ``min(1, s)`` at most; relative error at most 1e-11 for rho from 1e-3 to 1e2.
+        """
+        return scalar_or_array(self._evaluate(s)[..., 0])
+
+    def overlap(self, s: Numeric) -> Any:
+        """Return ``1 + rho - mmse(s)``: the overlap of the Bayes estimate with S per entry.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            From rho without data to ``1 + rho``.
+        """
+        return scalar_or_array(self._evaluate(s)[..., 1] + self.rho)
+
+    def mmse_and_overlap(self, s: Numeric) -> tuple[Array, Array]:
+        """Return `mmse` and `overlap` from one evaluation.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        tuple of ndarray
+            Error and overlap per entry.
+        """
+        both = self._evaluate(s)
+        return both[..., 0], both[..., 1] + self.rho
+
+    def explained_variance(self, s: Numeric) -> Any:
+        """Return ``1 - mmse(s) = overlap(s) - rho``, to relative precision where it is small.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Variance of the denoised eigenvalues, in [0, 1].
+        """
+        return scalar_or_array(self._evaluate(s)[..., 1])
+
+    def deficit(self, s: Numeric) -> Any:
+        """Return ``strong_recovery - mmse(s)/s`` to relative precision.
+
+        Parameters
+        ----------
+        s : float or array_like
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Linear in s for small s when rho < 1: its slope there is extrapolated from noises at
+            which the difference still has its digits.
+        """
+        return self._run(symmetric.deficit_array, s=check("s", s, low=0.0))
+
+    def information(self, snr: Numeric) -> Any:
+        """Return ``lim I(S; sqrt(snr) S + Z)/(d^2/2)`` in nats per independent entry.
+
+        Parameters
+        ----------
+        snr : float or array_like
+            Signal-to-noise ratio ``1/s``, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Mutual information, with ``d information/d snr = mmse(1/snr)/2``.
+
+        Examples
+        --------
+        >>> from bsr_theory.priors import SymmetricFactorPrior
+        >>> round(SymmetricFactorPrior(rho=0.5).information(2.0) / 2, 7)  # per d^2
+        0.2323118
+        """
+        value = check("snr", snr, low=0.0)
+        with np.errstate(divide="ignore"):
+            return self._run(symmetric.information_array, snr=1.0 / np.asarray(value))
+
+    def _noise(self, s: float) -> float:
+        """Return the checked noise of a scalar call."""
+        if self.shape:
+            raise ValueError(f"rho must be a scalar here, got shape {self.shape}")
+        noise = check("s", s, low=0.0)
+        if np.ndim(noise):
+            raise ValueError(f"s must be a scalar here, got shape {np.shape(noise)}")
+        return float(noise)
+
+    def law(self, s: float) -> SymmetricFactorLaw:
+        """Return the law of the eigenvalues of ``Y/sqrt(d)``.
+
+        Parameters
+        ----------
+        s : float
+            Noise variance per entry, in [0, inf).
+
+        Returns
+        -------
+        SymmetricFactorLaw
+            On the real line.
+        """
+        noise = self._noise(s)
+        return SymmetricFactorLaw(rho=float(self.rho), s=noise)
+
+    def shrink(self, y: Numeric, s: float) -> Any:
+        r"""Return the optimally denoised eigenvalue ``y - 2 s Re g(y)``.
+
+        Parameters
+        ----------
+        y : float or array_like
+            Eigenvalues of ``Y/sqrt(d)``, any real numbers.
+        s : float
+            Noise variance per entry, in [0, inf].
+
+        Returns
+        -------
+        float or ndarray
+            Not negative.
+
+        Notes
+        -----
+        At finite size an eigenvalue can lie off the limiting bulks.  There g is the real root that
+        continues the edge, monotone up to infinity, zero or the other edge of the gap, and the
+        result is clipped at 0: a signal has no negative eigenvalue.
+
+        Examples
+        --------
+        >>> from bsr_theory.priors import SymmetricFactorPrior
+        >>> SymmetricFactorPrior(rho=4.0).shrink([-1.0, 5.0], float("inf"))
+        array([2., 2.])
+        """
+        noise = self._noise(s)
+        value = check("y", y)
+        if noise == 0.0:
+            return scalar_or_array(np.maximum(value, 0.0))
+        if noise == np.inf:
+            return scalar_or_array(0.0 * np.asarray(value) + np.sqrt(self.rho))
+        return scalar_or_array(np.maximum(self.law(noise).denoised(value), 0.0))
+
+    def denoise(self, Y: Array, s: float) -> Array:
+        """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.
+
+        Parameters
+        ----------
+        Y : ndarray, shape (d, d)
+            Noisy symmetric matrix.
+        s : float
+            Noise variance per entry off the diagonal; twice that on it.
+
+        Returns
+        -------
+        ndarray, shape (d, d)
+            Same eigenvectors, each eigenvalue through `shrink`.
+
+        Raises
+        ------
+        ValueError
+            If Y is not a finite symmetric matrix.
+        """
+        matrix = np.asarray(Y, dtype=np.float64)
+        if (
+            matrix.ndim != 2
+            or matrix.shape[0] != matrix.shape[1]
+            or not np.isfinite(matrix).all()
+            or not np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-10 * np.abs(matrix).max())
+        ):
+            raise ValueError(
+                f"Y must be a finite symmetric matrix of shape (d, d), got shape {matrix.shape}"
+            )
+        values, vectors = np.linalg.eigh(matrix)
+        root = np.sqrt(matrix.shape[0])
+        shrunk = np.asarray(self.shrink(values / root, s)) * root
+        return np.asarray((vectors * shrunk) @ vectors.T)
+
+    def sample(self, d1: int, *, rng: Any = None) -> Array:
+        """Return one ``S = W W^T/sqrt(r)``, with r = max(1, round(rho d1)).
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows and of columns.
+        rng : None, int or numpy.random.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        ndarray, shape (d1, d1)
+            Entries of variance 1 off the diagonal.
+
+        Raises
+        ------
+        ValueError
+            If d1 is not a positive integer or rho is an array.
+        """
+        rank = self._rank(d1)
+        factor = np.random.default_rng(rng).standard_normal((int(d1), rank))
+        return np.asarray(factor @ factor.T / np.sqrt(rank))
+
+    def at_size(self, d1: int) -> SymmetricFactorPrior:
+        """Return the prior with rho = r/d1 of the matrices of `sample`.
+
+        Parameters
+        ----------
+        d1 : int
+            Number of rows of S.
+
+        Returns
+        -------
+        SymmetricFactorPrior
+            With a scalar parameter.
+
+        Raises
+        ------
+        ValueError
+            As `sample` does.
+        """
+        return SymmetricFactorPrior(self._rank(d1) / int(d1))
+
+    def _rank(self, d1: int) -> int:
+        rows = _positive_size(d1)
+        if self.shape:
+            raise ValueError(f"rho must be a scalar here, got shape {self.shape}")
+        return max(1, round(float(self.rho) * rows))

@@ -49,7 +49,9 @@ _STEP = 0.02  # step in log s of the derivative that decides stability
 
 def _log_alpha(prior: Prior, channel: Channel, logs: Array, mmse: Array, q: Array) -> Array:
     """Return log alpha(s) from s and the mmse and overlap there."""
-    precision = np.asarray(channel.precision(np.clip(q, 0.0, 1.0), np.clip(mmse, 0.0, 1.0)))
+    least, most = np.asarray(prior.prior_overlap), np.asarray(prior.second_moment)
+    q, mmse = np.clip(q, least, most), np.clip(mmse, 0.0, most - least)
+    precision = np.asarray(channel.precision(q, mmse))
     # at q = 1 without noise s and 1/precision vanish together
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(-logs - np.log(precision * np.asarray(prior.snr_per_alpha)))
@@ -72,8 +74,8 @@ class _Table:
 
     def log_alpha(self, channel: Channel, logs: Array) -> Array:
         """Return log alpha(s) with the interpolated M."""
-        mmse = np.exp(np.minimum(self.log_mmse(logs), 0.0))
-        return _log_alpha(self.prior, channel, logs, mmse, 1.0 - mmse)
+        mmse = np.exp(self.log_mmse(logs))
+        return _log_alpha(self.prior, channel, logs, mmse, self.prior.second_moment - mmse)
 
 
 class _Points:
@@ -88,14 +90,17 @@ class _Points:
         self.k = self._flat(self.prior.snr_per_alpha)
         self.evaluations = np.zeros(self.alpha.size, dtype=np.int64)
         ones = np.ones(self.shape)
+        least, most = ones * self.prior.prior_overlap, ones * self.prior.second_moment
+        self.most = most.ravel()
         with np.errstate(divide="ignore", invalid="ignore"):
-            # precision at q = 1 and at q = 0 bound qhat = 1/s
+            # precision when all and when nothing is known bound qhat = 1/s
             scale = self.alpha * self.k
-            self.low = -np.log(scale * self._flat(self.channel.precision(ones, 0 * ones)))
-            self.high = -np.log(scale * self._flat(self.channel.precision(0 * ones, ones)))
+            self.low = -np.log(scale * self._flat(self.channel.precision(most, 0 * ones)))
+            self.high = -np.log(scale * self._flat(self.channel.precision(least, most - least)))
             resolves = self._flat(self.channel.resolves)
             strong = self._flat(self.prior.strong_recovery) / (self.k * resolves)
         self.strong = np.where(resolves > 0.0, strong, np.inf)
+        self.resolves = resolves
         self.valid = np.isfinite(self.alpha) & ~np.isnan(self.high)
         for value in [*vars(self.prior).values(), *vars(self.channel).values()]:
             if isinstance(value, np.ndarray):
@@ -187,11 +192,11 @@ def _from_table(points: _Points, index: _Index, tolerance: float) -> tuple[Array
 def _near_strong_recovery(points: _Points, index: _Index) -> Array:
     """Return log s just below strong recovery without noise.
 
-    There ``alpha(s) = M(s)/s`` tends to its limit with s: the difference must be solved for, not
-    the ratio.
+    There ``k resolves alpha(s) = M(s)/s`` tends to its limit with s: the difference must be solved
+    for, not the ratio.
     """
     prior = select(points.prior, points.shape, index)
-    alpha = points.alpha[index] * points.k[index]
+    alpha = points.alpha[index] * (points.k[index] * points.resolves[index])
     target = np.log(np.asarray(prior.strong_recovery_gap(alpha)))
 
     def gap(logs: Array, at: _Index) -> Array:
@@ -213,7 +218,8 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
 
     perfect = points.valid & (points.alpha >= points.strong)
     status[perfect] = Status.PERFECT_RECOVERY
-    logs[perfect], mmse[perfect], q[perfect], residual[perfect] = -np.inf, 0.0, 1.0, 0.0
+    logs[perfect], mmse[perfect], residual[perfect] = -np.inf, 0.0, 0.0
+    q[perfect] = points.most[perfect]
 
     index = np.flatnonzero(points.valid & ~perfect)
     if points.prior.has_transition:
@@ -223,6 +229,8 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
         flat, index = index[none], index[~none]
         status[flat], logs[flat], residual[flat] = Status.NO_RECOVERY, points.high[flat], 0.0
 
+    # for the linear channel only, whose alpha(s) is M(s)/s without noise: the one single fixed
+    # point with a share of noiseless equations
     near = points.strong[index] - points.alpha[index] < _NEAR * points.strong[index]
     slow = [index[near]]
     logs[index[near]] = _near_strong_recovery(points, index[near])
@@ -382,7 +390,11 @@ def fixed_points(problem: Problem, *, tolerance: float = 1e-11) -> Branches:
 
 def _by_channel(points: _Points, index: _Index) -> list[_Index]:
     """Split points by equal channel parameters."""
-    columns = [points._flat(v)[index] for v in vars(points.channel).values() if np.ndim(v)]
+    columns = [
+        points._flat(value)[index]
+        for value in vars(points.channel).values()
+        if isinstance(value, np.ndarray) and value.ndim
+    ]
     if not columns:
         return [index]
     _, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
@@ -444,6 +456,9 @@ def solve(
     -------
     FixedPoint
         The fixed point of least information (largest free entropy), of the problem's shape.
+        Where there are several this is the Bayes-optimal one, which message passing from no
+        knowledge need not reach: `fixed_points` lists them all, and the stable one of largest
+        mmse is where `iterate` ends.
 
     Raises
     ------
@@ -484,7 +499,7 @@ def solve(
     ]
     if not points.shape:
         fields[-1] = Status(fields[-1])
-    return FixedPoint(*fields)
+    return FixedPoint(*fields, channel=problem.channel)
 
 
 def _least_information(
@@ -508,6 +523,14 @@ def _least_information(
     return logs[rows, best], mmse[rows, best], q[rows, best], residual[rows, best], state
 
 
+def _overlap(prior: Prior, q: Numeric) -> Array:
+    """Return the overlap ``q`` as an array, checked against what the prior allows."""
+    least, most = np.asarray(prior.prior_overlap), np.asarray(prior.second_moment)
+    value = np.asarray(check("q", q, low=float(np.min(least)), high=float(np.max(most))))
+    with np.errstate(invalid="ignore"):
+        return np.where((value >= least) & (value <= most), value, np.nan)
+
+
 def free_entropy(problem: Problem, q: Numeric) -> Any:
     r"""Return the replica-symmetric free entropy as a function of the overlap.
 
@@ -516,7 +539,8 @@ def free_entropy(problem: Problem, q: Numeric) -> Any:
     problem : Problem
         Parameters may be arrays; they broadcast with ``q``.
     q : float or array_like
-        Overlap, in [0, 1].
+        Overlap, from that of the prior's mean to its second moment: in [0, 1], but for a
+        `SymmetricFactorPrior` in [rho, 1 + rho].
 
     Returns
     -------
@@ -526,11 +550,12 @@ def free_entropy(problem: Problem, q: Numeric) -> Any:
 
     Notes
     -----
-    .. math:: i(q, \hat q) = I_S(\hat q) - \tfrac12 \hat q (1 - q)
+    .. math:: i(q, \hat q) = I_S(\hat q) - \tfrac12 \hat q (Q - q)
               + \alpha\, \mathrm{information}(q)
 
-    At a stationary point i is the mutual information between S and the labels per ``d1 d2``
-    (noiseless channels: without its infinite constant), and
+    with Q the second moment of the prior, 1 but for a `SymmetricFactorPrior`, where everything is
+    per ``d^2/2``.  At a stationary point i is the mutual information between S and the labels per
+    ``d1 d2`` (noiseless channels: without its infinite constant), and
     ``(1/(d1 d2)) E log Z = -i - (alpha/2) log(2 pi e delta)`` for a Gaussian channel.  This
     elimination is the one whose landscape arXiv:2410.18858 plots; off the stationary points it
     differs from ``sup over qhat``.
@@ -545,12 +570,13 @@ def free_entropy(problem: Problem, q: Numeric) -> Any:
     """
     if problem.alpha is None:
         raise ValueError("alpha must be given (a number or an array), got None")
-    overlap = np.asarray(check("q", q, low=0.0, high=1.0))
+    overlap = _overlap(problem.prior, q)
+    rest = np.asarray(problem.prior.second_moment) - overlap
     alpha = np.asarray(problem.alpha) * np.asarray(problem.prior.snr_per_alpha)
     with np.errstate(divide="ignore", invalid="ignore"):
-        qhat = alpha * np.asarray(problem.channel.precision(overlap))
-        labels = alpha * np.asarray(problem.channel.information(overlap))
-        signal = np.asarray(problem.prior.information(qhat)) - 0.5 * qhat * (1.0 - overlap)
+        qhat = alpha * np.asarray(problem.channel.precision(overlap, rest))
+        labels = alpha * np.asarray(problem.channel.information(overlap, rest))
+        signal = np.asarray(problem.prior.information(qhat)) - 0.5 * qhat * rest
         return scalar_or_array(-(signal + labels))
 
 
@@ -564,7 +590,8 @@ def iterate(problem: Problem, steps: int, *, q: Numeric | None = None) -> Trajec
     steps : int
         Number of iterations, at least 1.
     q : float or array_like, optional
-        Overlap to start from, in [0, 1]; by default that of the prior's mean, 0.
+        Overlap to start from, at most the prior's second moment, 1; by default that of the
+        prior's mean, 0 (``1 + rho`` and ``rho`` for a `SymmetricFactorPrior`).
 
     Returns
     -------
@@ -588,14 +615,14 @@ def iterate(problem: Problem, steps: int, *, q: Numeric | None = None) -> Trajec
     if problem.alpha is None:
         raise ValueError("alpha must be given (a number or an array), got None")
     prior = problem.prior
-    start = prior.prior_overlap if q is None else check("q", q, low=0.0, high=1.0)
+    start = prior.prior_overlap if q is None else _overlap(prior, q)
     shape = np.broadcast_shapes(problem.shape, np.shape(start))
     overlaps = [np.broadcast_to(np.asarray(start, dtype=np.float64), shape)]
     errors = [prior.second_moment - overlaps[0]]
     snrs = []
     alpha = np.asarray(problem.alpha) * np.asarray(prior.snr_per_alpha)
     for _ in range(steps):
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             snr = alpha * np.asarray(problem.channel.precision(overlaps[-1], errors[-1]))
             error, overlap = prior.mmse_and_overlap(1.0 / snr)
         snrs.append(np.broadcast_to(snr, shape))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pytest
+import xarray as xr
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,13 +21,13 @@ from matplotlib.figure import Figure
 
 import bsr_theory as bsr
 from bsr_theory import figures, limits
-from bsr_theory.figures import ErrorCurves, FreeEntropyCurves, Picture, Points
+from bsr_theory.figures import Picture, Points
 
 Array = npt.NDArray[np.float64]
 
 
 @functools.cache
-def made(name: str, delta: float = 0.0) -> Picture:
+def made(name: str, delta: float | None = None) -> Picture:
     """Make each figure once; tests read it and change nothing."""
     return figures.make(name, delta)
 
@@ -43,9 +44,17 @@ def landscape() -> Picture:
     return made("8")
 
 
-def data_of(picture: Picture) -> Any:
+def dataset(picture: Picture) -> xr.Dataset:
     assert picture.data is not None
     return picture.data
+
+
+def data_of(picture: Picture) -> Any:
+    """Return the data as plain arrays."""
+    variables = dataset(picture).variables
+    return SimpleNamespace(
+        **{str(k): v.values if v.ndim else v.values.item() for k, v in variables.items()}
+    )
 
 
 # --------------------------------------------------------------------------------------------
@@ -121,7 +130,6 @@ OVERLAPS = {
 
 def test_free_entropy_curves(landscape: Picture) -> None:
     data = data_of(landscape)
-    assert isinstance(data, FreeEntropyCurves)
     assert data.error[0] == pytest.approx(1e-5)
     assert data.error[-1] == 1.0
     step = np.log(data.error[1] / data.error[0])
@@ -273,7 +281,7 @@ def test_points_lie_on_both_panels() -> None:
         Points(beta=5.0, rho=0.2, alpha=alpha, mse=[0.8, 0.4, 0.0], error=[0.01, 0.02, 0.0]),
         Points(beta=1.0, rho=0.5, alpha=0.4, mse=0.5, label="other"),
     ]
-    data = data_of(made("1"))
+    data = dataset(made("1"))
     picture = figures.draw_figure_1(data, points)
     legend = legend_of(picture)
     axes = np.array(picture.axes).reshape(-1, 2)
@@ -288,10 +296,15 @@ def test_points_lie_on_both_panels() -> None:
     np.testing.assert_allclose(scaled.lines[0].get_xdata(), alpha[:2] / 0.24)
     assert not axes[2, 0].containers
     assert {"GAMP-RIE", "other"} <= set(legend)
-    assert data_of(picture).points == tuple(points)
-    assert data.points == ()
+    table = data_of(picture)
+    np.testing.assert_array_equal(table.point_alpha, [0.1, 0.2, 0.6, 0.4])
+    np.testing.assert_array_equal(table.point_error, [0.01, 0.02, 0.0, np.nan])
+    assert table.point_label.tolist() == ["GAMP-RIE"] * 3 + ["other"]
+    assert "point" not in data.dims
+    more = figures.draw_figure_1(dataset(picture), [Points(5.0, 0.2, 0.3, 0.6)])
+    assert data_of(more).point_mse.tolist() == [0.8, 0.4, 0.0, 0.5, 0.6]
     # figure 2 finds its own row and colour
-    picture = figures.draw_figure_2(data_of(made("2")), points)
+    picture = figures.draw_figure_2(dataset(made("2")), points)
     rows = np.array(picture.axes).reshape(-1, 2)
     assert [bool(row[0].containers) for row in rows] == [False, False, True, True]
     (bars,) = rows[3, 0].containers
@@ -307,7 +320,7 @@ def test_bad_points() -> None:
     stray = Points(beta=3.0, rho=0.5, alpha=0.1, mse=0.5)
     for draw, name in ((figures.draw_figure_1, "1"), (figures.draw_figure_2, "2")):
         with pytest.raises(ValueError, match=r"points must lie on a curve .*got beta 3, rho 0.5"):
-            draw(data_of(made(name)), [stray])
+            draw(dataset(made(name)), [stray])
 
 
 def test_draw_curve() -> None:
@@ -341,7 +354,7 @@ def test_the_style_of_the_user_changes_nothing_and_is_left_alone(tmp_path: Path)
 
 def test_a_window_has_the_style_too() -> None:
     def pixels(name: str) -> Array:
-        canvas = FigureCanvasAgg(figures.FIGURES[name].draw(made(name).data))
+        canvas = FigureCanvasAgg(figures.FIGURES[name].draw(dataset(made(name))))
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())
 
@@ -368,22 +381,21 @@ def test_columns_are_wide_enough_for_print() -> None:
 # --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", figures.FIGURES)
+THEORY = [name for name, recipe in figures.FIGURES.items() if not recipe.simulated]
+
+
+@pytest.mark.parametrize("name", THEORY)
 def test_data_beside_the_picture_draws_it_again(name: str, tmp_path: Path) -> None:
-    picture = figures.FIGURES[name].draw(made(name).data)
+    picture = figures.FIGURES[name].draw(dataset(made(name)))
     path, beside = figures.save(picture, tmp_path / "new" / "one.png", dpi=50)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 10_000
 
-    text = beside.read_text(encoding="utf-8")
-    stored = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert stored["provenance"]["package"] == bsr.__version__
-    assert {"numpy", "numba", "scipy", "matplotlib"} <= set(stored["provenance"]["versions"])
-
     data = figures.load(beside)
-    assert type(data) is type(picture.data)
-    for field in dataclasses.fields(data):
-        np.testing.assert_array_equal(getattr(data, field.name), getattr(picture.data, field.name))
+    xr.testing.assert_identical(data, dataset(picture))
+    origin = json.loads(data.attrs["provenance"])
+    assert origin["package"] == bsr.__version__
+    assert {"numpy", "numba", "scipy", "matplotlib"} <= set(origin["versions"])
     again, _ = figures.save(figures.FIGURES[name].draw(data), tmp_path / "two.png", dpi=50)
     assert again.read_bytes() == path.read_bytes()
 
@@ -391,12 +403,14 @@ def test_data_beside_the_picture_draws_it_again(name: str, tmp_path: Path) -> No
 def test_points_are_kept_beside_the_picture(tmp_path: Path) -> None:
     points = Points(beta=np.inf, rho=0.2, alpha=[0.1, 0.2], mse=[0.5, 0.4], error=[0.01, 0.02])
     bare = Points(beta=1.0, rho=0.2, alpha=[0.1], mse=[0.5], label="bare")
-    picture = figures.draw_figure_1(data_of(made("1")), [points, bare])
+    picture = figures.draw_figure_1(dataset(made("1")), [points, bare])
     _, beside = figures.save(picture, tmp_path / "figure.svg")
-    first, second = figures.load(beside).points
-    assert (first.beta, first.rho, first.label) == (np.inf, 0.2, "GAMP-RIE")
-    np.testing.assert_array_equal(first.error, [0.01, 0.02])
-    assert (second.label, second.error) == ("bare", None)
+    table = figures.load(beside)
+    np.testing.assert_array_equal(table.point_beta, [np.inf, np.inf, 1.0])
+    assert table.point_label.values.tolist() == ["GAMP-RIE", "GAMP-RIE", "bare"]
+    np.testing.assert_array_equal(table.point_error, [0.01, 0.02, np.nan])
+    again, _ = figures.save(figures.draw_figure_1(table), tmp_path / "again.svg")
+    assert again.read_bytes() == (tmp_path / "figure.svg").read_bytes()
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "svg"])
@@ -411,7 +425,7 @@ def test_vector_files_do_not_depend_on_the_day(suffix: str, tmp_path: Path) -> N
 
 
 def test_save_any_figure_with_data(tmp_path: Path) -> None:
-    data = data_of(made("8"))
+    data = dataset(made("8"))
     _, beside = figures.save(Figure(), tmp_path / "empty.png", data)
     np.testing.assert_array_equal(figures.load(beside).mmse, data.mmse)
 
@@ -419,19 +433,143 @@ def test_save_any_figure_with_data(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"path must end in .*got '.*figure.doc'"):
         figures.save(Figure(), tmp_path / "figure.doc")
-    for text in ("[]", '{"kind": "Other"}'):
-        (tmp_path / "x.json").write_text(text)
-        with pytest.raises(ValueError, match=r"path must name the data of a figure, got .*x.json"):
-            figures.load(tmp_path / "x.json")
+    (tmp_path / "x.nc").write_text("[]")
+    with pytest.raises(ValueError, match=r"path must name the data of a figure .*x.nc"):
+        figures.load(tmp_path / "x.nc")
+    with pytest.raises(FileNotFoundError):
+        figures.load(tmp_path / "none.nc")
 
 
 def test_make() -> None:
-    assert isinstance(made("1", 0.1).data, ErrorCurves)
     assert data_of(made("1", 0.1)).delta == 0.1
     points = Points(beta=1.0, rho=0.5, alpha=0.4, mse=0.5)
     for figure in (figures.figure_1, figures.figure_2):
-        assert data_of(figure(points=[points])).points == (points,)
-    with pytest.raises(ValueError, match=r"figure must be one of 1, 2, 8.*, got '99'"):
+        assert data_of(figure(points=[points])).point_mse.tolist() == [0.5]
+    with pytest.raises(ValueError, match=r"figure must be one of 1, 2, 3.*, got '99'"):
         figures.make("99")
-    with pytest.raises(ValueError, match="delta must be 0 for figure 8"):
+    with pytest.raises(ValueError, match=r"delta cannot be chosen for figure 8, got 0.1"):
         figures.make("8", 0.1)
+    with pytest.raises(ValueError, match=r"beta cannot be chosen for figure 1, got 2"):
+        figures.make("1", beta=2.0)
+    with pytest.raises(ValueError, match=r"beta must be finite"):
+        figures.make("3", beta=np.inf)
+
+
+# --------------------------------------------------------------------------------------------
+# Runs of finite size
+# --------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """Stands for `compare`: counts calls, and takes few and small instances."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.stop_at = ""
+
+    def __call__(self, problem: bsr.Problem, estimator: str, **options: Any) -> xr.Dataset:
+        if self.stop_at and Path(options["path"]).stem == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls.append(estimator)
+        small = {"d1": 10, "samples": 2, "executor": "serial"}
+        small |= {"steps": min(options.get("steps", 30), 30)}
+        return bsr.simulations.compare(problem, estimator, **{**options, **small})
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    stand_in = Counting()
+    monkeypatch.setattr(figures.finite_size, "compare", stand_in)
+    return stand_in
+
+
+RUNS = {"3": {"gamp", "steps"}, "5": {"runs"}, "6": {"average"}, "7": {"narrow", "wide", "least"}}
+
+
+@pytest.mark.filterwarnings("ignore::bsr_theory.ConvergenceWarning")
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("delta", [0.0, 0.1])
+def test_figures_with_runs(name: str, delta: float, counting: Counting, tmp_path: Path) -> None:
+    place = tmp_path / f"{name}.png"
+    picture = figures.make(name, delta, 2.0, fast=True, path=place)
+    data = data_of(picture)
+    assert (data.beta, data.delta) == (2.0, delta)
+    for at in ((0, 40), (-1, 200)):
+        problem = bsr.bilinear_regression(data.alpha[at[1]], 2.0, data.rho[at[0]], delta)
+        assert data.mmse[at] == pytest.approx(bsr.solve(problem).mmse, rel=1e-9, abs=1e-300)
+    ticks = [line for axes in picture.axes for line in axes.lines]
+    for run in RUNS[name]:
+        means = np.nanmean(getattr(data, f"{run}_mse"), axis=-1)
+        np.testing.assert_allclose(getattr(data, f"{run}_mse_mean"), means, rtol=1e-12)
+        if run in ("steps", "least"):
+            continue
+        drawn = [bars.lines[0].get_xydata() for axes in picture.axes for bars in axes.containers]
+        for k, row in enumerate(means):
+            expected = np.stack([getattr(data, f"{run}_alpha"), row], axis=1)
+            assert any(np.array_equal(xy, expected) for xy in drawn), (run, k)
+    assert len(ticks) > 5
+    # saved and made again: nothing runs, the picture is the same
+    calls = len(counting.calls)
+    written, beside = figures.save(picture, place, dpi=40)
+    assert not beside.with_suffix(".parts").exists()
+    again = figures.make(name, delta, 2.0, fast=True, path=place)
+    assert len(counting.calls) == calls
+    second, _ = figures.save(again, tmp_path / "again.png", dpi=40)
+    assert second.read_bytes() == written.read_bytes()
+
+
+def test_other_parameters_or_other_code_make_a_figure_anew(
+    counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "5.png"
+    figures.save(figures.make("5", fast=True, path=place), place, dpi=40)
+    assert len(counting.calls) == 1
+    figures.make("5", 0.1, fast=True, path=place)
+    assert len(counting.calls) == 2
+    figures.make("5", 0.1, fast=True, path=place)
+    assert len(counting.calls) == 2
+    monkeypatch.setattr(figures.registry, "code_fingerprint", lambda: "other")
+    figures.make("5", 0.1, fast=True, path=place)
+    assert len(counting.calls) == 3
+
+
+def test_an_interrupted_figure_goes_on(counting: Counting, tmp_path: Path) -> None:
+    place = tmp_path / "3.png"
+    counting.stop_at = "steps"
+    with pytest.raises(KeyboardInterrupt):
+        figures.make("3", fast=True, path=place)
+    kept = tmp_path / "3.parts" / "gamp.nc"
+    first = kept.stat().st_mtime_ns
+    with xr.open_dataset(kept, engine="h5netcdf") as stored:
+        seconds = stored.seconds.values
+    counting.stop_at = ""
+    picture = figures.make("3", fast=True, path=place)
+    np.testing.assert_array_equal(data_of(picture).gamp_seconds, seconds)  # not run again
+    assert first and not kept.parent.exists()
+
+
+def test_thresholds_of_figure_4() -> None:
+    data = dataset(made("4"))
+    for beta, rho, expected in ((1.0, 0.2, 0.5716899213), (2.0, 0.5, 0.8284921266)):
+        found = data.nuclear_norm.sel(beta=beta).sel(rho=rho, method="nearest")
+        assert float(found.rho) == pytest.approx(rho, abs=1e-12)
+        assert float(found) == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(
+        data.nuclear_norm.sel(beta=np.inf), np.where(data.rho < 1, data.rho * (2 - data.rho), 1.0)
+    )
+    axes = made("4").axes[0]
+    assert has_line(axes, data.rho.values, data.bayes.values[0])
+    assert has_line(axes, data.rho.values, data.nuclear_norm.values[1])
+
+
+def test_means_of_runs_become_points() -> None:
+    problem = bsr.bilinear_regression([0.2, 0.4], 1.0, [[0.5], [1.0]])
+    runs = bsr.simulations.compare(problem, "ridge", d1=10, samples=3, rng=0, executor="serial")
+    points = Points.from_runs(runs, "ridge")
+    assert [(p.beta, p.rho, p.label) for p in points] == [(1.0, 0.5, "ridge"), (1.0, 1.0, "ridge")]
+    for k, item in enumerate(points):
+        np.testing.assert_array_equal(item.alpha, [0.2, 0.4])
+        np.testing.assert_array_equal(item.mse, runs.mse_mean.values[k])
+        np.testing.assert_array_equal(item.error, runs.mse_error.values[k])
+    scalar = Points.from_runs(runs.isel(rho=0))
+    assert len(scalar) == 1 and scalar[0].rho == 0.5

@@ -3,6 +3,7 @@
 from . import spherical
 from .curve import RectangularCurve
 from .law import GaussianFactorLaw, Integral, MarchenkoPasturLaw, Quadrature, SpectralLaw
+from .symmetric import SymmetricFactorLaw
 
 __all__ = [
     "GaussianFactorLaw",
@@ -11,5 +12,6 @@ __all__ = [
     "Quadrature",
     "RectangularCurve",
     "SpectralLaw",
+    "SymmetricFactorLaw",
     "spherical",
 ]

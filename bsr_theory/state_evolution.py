@@ -499,7 +499,7 @@ def solve(
     ]
     if not points.shape:
         fields[-1] = Status(fields[-1])
-    return FixedPoint(*fields, channel=problem.channel)
+    return FixedPoint(*[*fields, problem.channel])
 
 
 def _least_information(

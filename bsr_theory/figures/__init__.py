@@ -18,6 +18,7 @@ Examples
 from __future__ import annotations
 
 from .drawing import STYLE, Picture, Points
+from .estimators import draw_learning_curves, learning_curves, learning_curves_data
 from .files import check_path, load, save
 from .finite_size import (
     draw_figure_3,
@@ -67,6 +68,7 @@ __all__ = [
     "draw_figure_6",
     "draw_figure_7",
     "draw_figure_8",
+    "draw_learning_curves",
     "draw_phase_diagram",
     "figure_1",
     "figure_1_data",
@@ -84,6 +86,8 @@ __all__ = [
     "figure_7_data",
     "figure_8",
     "figure_8_data",
+    "learning_curves",
+    "learning_curves_data",
     "load",
     "make",
     "phase_diagram_data",

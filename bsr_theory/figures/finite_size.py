@@ -59,7 +59,7 @@ __all__ = [
 _SEED = 2410  # of all runs: a figure is a function of its parameters
 _KEPT = ("mse", "mse_mean", "mse_error", "theory", "bayes", "signal", "status", "seconds")
 _DASHED: dict[str, Any] = {"ls": (0, (4, 1.4))}
-_Executor = Executor | Literal["serial", "threads"] | None
+Executors = Executor | Literal["serial", "threads"] | None
 
 
 # --------------------------------------------------------------------------------------------
@@ -68,12 +68,12 @@ _Executor = Executor | Literal["serial", "threads"] | None
 
 
 @dataclass(frozen=True)
-class _Lab:
+class Laboratory:
     """Where the runs of a figure take place, and the problem family they belong to."""
 
     beta: float
     delta: float
-    executor: _Executor
+    executor: Executors
     progress: bool | None
     folder: str | os.PathLike[str] | None
 
@@ -98,6 +98,10 @@ class _Lab:
         names = [x for x in (*kept.data_vars, *kept.dims, "alpha") if x != "rho"]
         kept = kept.rename({x: f"{name}_{x}" for x in dict.fromkeys(names)})
         return kept.assign({f"{name}_d1": runs.attrs["d1"]})
+
+    def size(self, d: int) -> int:
+        """Return d1 such that S has about d^2 entries and, of every figure, rho d1 is whole."""
+        return max(10, 10 * round(float(d / np.sqrt(self.beta)) / 10.0))
 
     def curves(self, rho: Any, end: float) -> xr.Dataset:
         """Return the Bayes-optimal error of every rho and that of ridge regression."""
@@ -135,25 +139,23 @@ class _Lab:
         )
 
 
-def _measured(axes: Axes, data: xr.Dataset, name: str, colour: Any, **marker: Any) -> None:
+def rows_of(data: xr.Dataset) -> list[xr.Dataset]:
+    """Return the data of each rho."""
+    return [data.isel(rho=k) for k in range(data.sizes["rho"])]
+
+
+def measured(axes: Axes, data: xr.Dataset, name: str, colour: Any, **marker: Any) -> None:
     """Draw the means of runs with their standard errors."""
-    axes.errorbar(
-        data[f"{name}_alpha"].values,
-        data[f"{name}_mse_mean"].values,
-        data[f"{name}_mse_error"].values,
-        color=colour,
-        elinewidth=0.7,
-        clip_on=False,
-        zorder=5,
-        **{**POINT, **marker},
-    )
+    look = {**POINT, "color": colour, "elinewidth": 0.7, "clip_on": False, "zorder": 5, **marker}
+    columns = (data[f"{name}_{x}"].values for x in ("alpha", "mse_mean", "mse_error"))
+    axes.errorbar(*columns, **look)
 
 
 def _error_axes(axes: Axes, data: xr.Dataset, top: float = 1.04) -> None:
     axes.set(xlabel=PER_ENTRY, ylabel=ERROR, xlim=(0.0, float(data.alpha[-1])), ylim=(0.0, top))
 
 
-def _title(letter: str, data: xr.Dataset, **more: float) -> str:
+def panel_title(letter: str, data: xr.Dataset, **more: float) -> str:
     symbols = {"beta": BETA, "rho": RHO, "delta": r"\Delta", "alpha": r"\alpha"}
     values = {"beta": float(data.beta), **more}
     if float(data.delta):
@@ -173,24 +175,19 @@ def _marked(label: str, **marker: Any) -> Line2D:
     return Line2D([], [], label=label, **{"color": "black", **POINT, **marker})
 
 
-def _lab(
+def laboratory(
     delta: float,
     beta: float,
     fast: bool,
-    executor: _Executor,
+    executor: Executors,
     progress: bool | None,
     folder: str | os.PathLike[str] | None,
-) -> _Lab:
+) -> Laboratory:
     """Return the laboratory of a figure; fast runs are over before processes have started."""
     if beta == np.inf:
         raise ValueError("beta must be finite for runs of finite size, got inf")
     place = "serial" if fast and executor is None else executor
-    return _Lab(float(beta), float(delta), place, progress, folder)
-
-
-def _size(beta: float, d: int) -> int:
-    """Return d1 such that S has about d^2 entries and, of every figure, rho d1 is whole."""
-    return max(10, 10 * round(float(d / np.sqrt(beta)) / 10.0))
+    return Laboratory(float(beta), float(delta), place, progress, folder)
 
 
 # --------------------------------------------------------------------------------------------
@@ -203,7 +200,7 @@ def figure_3_data(
     beta: float = 1.0,
     *,
     fast: bool = False,
-    executor: _Executor = None,
+    executor: Executors = None,
     progress: bool | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
@@ -233,15 +230,15 @@ def figure_3_data(
     ValueError
         If delta or beta is out of its range.
     """
-    lab = _lab(delta, beta, fast, executor, progress, folder)
+    lab = laboratory(delta, beta, fast, executor, progress, folder)
     rhos = np.array([0.2, 0.5, 1.0, 2.0])
     end = 1.05 if delta == 0.0 else 1.5
     data = lab.curves(rhos, end)
     alpha = np.linspace(0.0, end, 9 if fast else 17)[1:-1]
-    size, samples = _size(beta, 30 if fast else 100), 4 if fast else 8
+    size, samples = lab.size(30 if fast else 100), 4 if fast else 8
     runs = lab.run("gamp", "amp", rhos, alpha, d1=size, samples=samples)
     few = [0.2, 0.4, 0.6] if delta == 0.0 else [0.2, 0.5, 1.0]
-    size, samples = _size(beta, 40 if fast else 100), 8 if fast else 20
+    size, samples = lab.size(40 if fast else 100), 8 if fast else 20
     long: dict[str, Any] = {"history": True, "steps": 24, "tolerance": 0.0}
     steps = lab.run(
         *("steps", "amp", 0.5, few, "trajectory", "trajectory_theory"),
@@ -272,11 +269,11 @@ def draw_figure_3(data: xr.Dataset) -> Picture:
         for rho, colour in zip(rhos, colours, strict=True):
             line = data.sel(rho=rho)
             plot_error(left, line.alpha.values, line.mmse.values, float(line.strong), color=colour)
-            _measured(left, line, "gamp", colour)
+            measured(left, line, "gamp", colour)
         full = 1.0 if float(data.delta) == 0.0 else np.inf
         plot_error(left, data.alpha.values, data.ridge.values, full, **RIDGE)
         _error_axes(left, data)
-        title_in(left, _title("a", data))
+        title_in(left, panel_title("a", data))
         shown = [f"C{k}" for k in range(data.sizes["steps_alpha"])]
         iteration = np.arange(data.sizes["steps_iteration"])
         for k, colour in enumerate(shown):
@@ -295,7 +292,7 @@ def draw_figure_3(data: xr.Dataset) -> Picture:
         right.set(
             xlabel="iteration", ylabel=ERROR, xlim=(-0.4, iteration[-1] + 0.4), ylim=(0.0, 1.04)
         )
-        title_in(right, _title("b", data, rho=float(data.steps_rho)))
+        title_in(right, panel_title("b", data, rho=float(data.steps_rho)))
         handles = [
             *_colour_handles(rhos.tolist(), colours),
             Line2D([], [], label=rf"ridge (${RHO}\to\infty$)", **RIDGE),
@@ -402,7 +399,7 @@ def figure_5_data(
     beta: float = 1.0,
     *,
     fast: bool = False,
-    executor: _Executor = None,
+    executor: Executors = None,
     progress: bool | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
@@ -432,7 +429,7 @@ def figure_5_data(
     ValueError
         If delta or beta is out of its range.
     """
-    lab = _lab(delta, beta, fast, executor, progress, folder)
+    lab = laboratory(delta, beta, fast, executor, progress, folder)
     rhos = np.array([0.2, 0.5, 1.0])
     end = 1.05 if delta == 0.0 else 1.5
     data = lab.least_nuclear_norm(lab.curves(rhos, end))
@@ -440,7 +437,7 @@ def figure_5_data(
     runs = lab.run(
         *("runs", "nuclear_norm", rhos, alpha, "gap"),
         lam=0.0 if delta == 0.0 else "optimal",
-        d1=_size(beta, 20 if fast else 60),
+        d1=lab.size(20 if fast else 60),
         samples=4 if fast else 16,
     )
     return data.merge(runs)
@@ -475,9 +472,9 @@ def draw_figure_5(data: xr.Dataset) -> Picture:
             if noiseless:
                 axes.plot([float(line.strong)], [0.0], mec="C0", **PERFECT)
                 axes.plot([end], [0.0], mec="C1", **PERFECT)
-            _measured(axes, line, "runs", "C1")
+            measured(axes, line, "runs", "C1")
             _error_axes(axes, data, top=1.12)
-            title_in(axes, _title(letter, data, rho=float(rho)))
+            title_in(axes, panel_title(letter, data, rho=float(rho)))
         for axes in row[1:]:
             axes.set_ylabel("")
         handles = [
@@ -502,7 +499,7 @@ def figure_6_data(
     beta: float = 1.0,
     *,
     fast: bool = False,
-    executor: _Executor = None,
+    executor: Executors = None,
     progress: bool | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
@@ -533,18 +530,18 @@ def figure_6_data(
     ValueError
         If delta or beta is out of its range.
     """
-    lab = _lab(delta, beta, fast, executor, progress, folder)
+    lab = laboratory(delta, beta, fast, executor, progress, folder)
     rhos = np.array([0.5, 1.0])
     data = lab.curves(rhos, 1.05 if delta == 0.0 else 1.5)
-    starts = 16 if fast else 64
+    starts = 16 if fast else 32
     runs = lab.run(
         *("average", "averaged_gradient_descent", rhos),
-        np.array([0.1, 0.2, 0.3, 0.45, 0.6]) if fast else np.linspace(0.05, 0.95, 19),
+        np.array([0.1, 0.2, 0.3, 0.45, 0.6]) if fast else np.linspace(0.1, 0.9, 9),
         "member_mse",
         initialisations=starts,
-        steps=4000 if fast else 100_000,
-        d1=_size(beta, 20 if fast else 40),
-        samples=4 if fast else 16,
+        steps=4000 if fast else 20_000,
+        d1=lab.size(20 if fast else 40),
+        samples=4 if fast else 8,
     )
     return data.merge(runs).assign(average_starts=starts)
 
@@ -579,9 +576,9 @@ def draw_figure_6(data: xr.Dataset) -> Picture:
                 *(line.average_alpha, member.mean("average_sample"), error),
                 **{**POINT, "color": "C1", "elinewidth": 0.7, "clip_on": False, "marker": "o"},
             )
-            _measured(axes, line, "average", "C0")
+            measured(axes, line, "average", "C0")
             _error_axes(axes, data, top=2.08)
-            title_in(axes, _title(letter, data, rho=float(rho)))
+            title_in(axes, panel_title(letter, data, rho=float(rho)))
         row[-1].set_ylabel("")
         starts, size = int(data.average_starts), int(data.average_d1)
         handles = [
@@ -608,7 +605,7 @@ def figure_7_data(
     beta: float = 1.0,
     *,
     fast: bool = False,
-    executor: _Executor = None,
+    executor: Executors = None,
     progress: bool | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
@@ -643,22 +640,22 @@ def figure_7_data(
     -----
     The nuclear norm is that of interpolation, also with noise: gradient descent has no penalty.
     """
-    lab = _lab(delta, beta, fast, executor, progress, folder)
+    lab = laboratory(delta, beta, fast, executor, progress, folder)
     rhos = np.array([_AT["rho"]])
     data = lab.curves(rhos, 1.05 if delta == 0.0 else 1.5)
     interpolating = erm.nuclear_norm(
         bilinear_regression(data.alpha.values, beta, rhos[:, None], delta), lam=0.0
     )
     data["nuclear_norm"] = (("rho", "alpha"), np.asarray(interpolating.mse))
-    size, samples = _size(beta, 20 if fast else 40), 4 if fast else 16
+    size, samples = lab.size(20 if fast else 40), 4 if fast else 8
     common: dict[str, Any] = {
         "init": "small",
         "init_scale": _SCALE,
-        "steps": 4000 if fast else 100_000,
+        "steps": 4000 if fast else 20_000,
         "d1": size,
         "samples": samples,
     }
-    alpha = np.linspace(0.1, 0.8, 5) if fast else np.linspace(0.05, 0.95, 19)
+    alpha = np.linspace(0.1, 0.8, 5) if fast else np.linspace(0.1, 0.9, 9)
     widths = {"narrow": None, "wide": size}
     for name, rank in widths.items():
         runs = lab.run(
@@ -721,9 +718,9 @@ def draw_figure_7(data: xr.Dataset) -> Picture:
         shown = (nuclear > 0.0) & (nuclear < 2.0)  # with noise it diverges at alpha = 1
         left.plot(x, np.where(shown | (nuclear == 0.0), nuclear, np.nan), "C1", **_DASHED)
         for name, mark in marks.items():
-            _measured(left, line, name, mark["color"], marker=mark["marker"])
+            measured(left, line, name, mark["color"], marker=mark["marker"])
         _error_axes(left, data, top=1.3 if noiseless else 1.8)
-        title_in(left, _title("a", data, rho=float(line.rho)))
+        title_in(left, panel_title("a", data, rho=float(line.rho)))
         means = data.rates_mse.mean("rates_sample", skipna=True)
         count = data.rates_mse.count("rates_sample")
         errors = data.rates_mse.std("rates_sample", ddof=1, skipna=True) / np.sqrt(count)
@@ -741,7 +738,7 @@ def draw_figure_7(data: xr.Dataset) -> Picture:
         right.set(xscale="log", xlabel="learning rate", ylabel=ERROR, ylim=left.get_ylim())
         right.set_xticks(data.rate.values, [f"{rate:g}" for rate in data.rate.values])
         right.set_xticks([], minor=True)
-        title_in(right, _title("b", data, rho=float(line.rho), alpha=alpha))
+        title_in(right, panel_title("b", data, rho=float(line.rho), alpha=alpha))
         size = int(data.narrow_d1)
         handles = [
             Line2D([], [], color="C0", label="Bayes-optimal"),

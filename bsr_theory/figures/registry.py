@@ -16,6 +16,7 @@ import xarray as xr
 
 from ..results import code_fingerprint, write_dataset
 from .drawing import Picture
+from .estimators import draw_learning_curves, learning_curves_data
 from .files import check_path, load, origin
 from .finite_size import (
     draw_figure_3,
@@ -94,6 +95,10 @@ FIGURES: dict[str, Recipe] = {
         *(figure_7_data, draw_figure_7, ("delta", "beta"), True),
     ),
     "8": Recipe("free entropy against the error", figure_8_data, draw_figure_8),
+    "learning-curves": Recipe(
+        "learning curves of everything: Bayes, nuclear norm, ridge, least squares",
+        *(learning_curves_data, draw_learning_curves, ("delta", "beta"), True),
+    ),
     "phases-abs": Recipe(
         "phases of |h| labels: samples and width, beta = 1",
         *(partial(phase_diagram_data, "abs"), draw_phase_diagram),

@@ -1,0 +1,1096 @@
+"""Singular value thresholding of ``S + sqrt(s) Z`` and the convex estimators that reduce to it.
+
+For ``S = A B / sqrt(r)`` let rho be the law of the singular values y of ``Y/sqrt(d2)`` and
+``y - s h(y)`` the optimal denoiser.  Soft thresholding, ``f(y) = (y - tau)_+``, has::
+
+    divergence  D = int rho f h,        C = 1 - D = int rho min(y, tau) h
+    error       E = s (1 - 2 C + b),    b = int rho min(y, tau)^2 / s
+                  = 1 - 2 int rho f (y - s h) + int rho f^2
+
+and regression with a nuclear-norm penalty is ``alpha s = delta + E``, ``lam = tau (alpha - D)``.
+The theory of the convex estimators is derived in the documentation.
+
+The law is cut once into the panels of `rectangular.make_panels`, and their sums are kept.  A
+threshold inside a panel then needs that panel alone: its two parts are analytic on the same
+ellipses as the whole, so that the rule of 16 points stays exact to rounding wherever the
+threshold falls, and an unknown threshold is found as a position on the arc, where y is explicit.
+Between two bulks, below them and above them every quantity is a polynomial of tau.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from . import jit
+from .rectangular import (
+    _PANELS,
+    _RATIO,
+    NODES,
+    WEIGHTS,
+    _pi_density,
+    _splitting_noise,
+    _w_re_g,
+    _w_shrunk,
+    arc_point,
+    locate,
+    make_bulk,
+    make_curve,
+    make_panels,
+)
+
+__all__: list[str] = []
+
+CURVE, SHIFTED, SCALED = range(3)  # kinds of law: see make_law
+INTERPOLATE, PENALTY, BEST, MINIMAX = range(4)  # equations that fix a threshold
+COUNT, Y, SQUARE, HILBERT, Y_HILBERT, SIGNAL, Y_SIGNAL = range(7)  # columns of sums
+
+_NONE = 1e-32  # noise that stands for none: its square root is below rounding
+_HUGE = 1e8  # times sqrt(beta): s rho from which S is as good as Gaussian entries
+_STEP = 1e-2  # relative step in sqrt(s) of the extrapolation to s = 0
+_SAMPLES = 6  # points of it
+
+CONVERGED, PERFECT, FAILED, INVALID = 0, 1, 10, 11  # values of results.Status
+MSE, OVERLAP, NORM, RANK, NUCLEAR, TRAIN, NOISE, THRESHOLD, LAM, RESIDUAL, CALLS, STATUS = range(12)
+
+
+# --------------------------------------------------------------------------------------------
+# The law of singular values, cut into panels
+# --------------------------------------------------------------------------------------------
+
+# kind CURVE: S = A B/sqrt(r) at finite beta and rho, on the arc of `rectangular`.
+# kind SHIFTED: beta = inf, y^2 = x + s and h = 1/y with x of a Marchenko-Pastur law.
+# kind SCALED: Gaussian entries, y^2 = (1 + s) x and h = y/(1 + s).
+# Marchenko-Pastur: x = low + span sin^2(theta/2), y^2 = scale x + shift.
+Law = namedtuple("Law", "kind s beta c first second low span scale shift")
+# Row k holds the panel [x0, x1] of a bulk (-1: an atom), its ends y0, y1 and its sums; below[k]
+# and above[k] add up the rows before k and from k on.
+Table = namedtuple("Table", "law rows bulk x y sums below above")
+
+
+@jit
+def _marchenko_pastur_law(kind, beta, ratio, scale, shift, s):
+    c = make_curve(2.0, 1.0, 1.0)  # not used
+    b = make_bulk(c, 0)
+    root = math.sqrt(ratio)
+    return Law(kind, s, beta, c, b, b, (1.0 - root) ** 2, 4.0 * root, scale, shift)
+
+
+@jit
+def make_law(beta, rho, s):
+    """Return the law of the singular values of ``(S + sqrt(s) Z)/sqrt(d2)``."""
+    if rho == np.inf or (beta < np.inf and s * rho > _HUGE * math.sqrt(beta)):
+        return _marchenko_pastur_law(SCALED, beta, 1.0 / beta, 1.0 + s, 0.0, s)
+    if beta == np.inf:
+        return _marchenko_pastur_law(SHIFTED, beta, 1.0 / rho, 1.0, s, s)
+    noise = max(s, _NONE)
+    c = make_curve(beta, rho, noise)
+    return Law(
+        CURVE, noise, beta, c, make_bulk(c, 0), make_bulk(c, c.bulks - 1), 0.0, 0.0, 0.0, 0.0
+    )
+
+
+@jit
+def _law_point(law, which, x):
+    """Return (w, rho dw/dx, y h, y (y - s h), dw/dx) at the position x of a bulk."""
+    sin, cos = math.sin(0.5 * x), math.cos(0.5 * x)
+    if law.kind == CURVE:
+        c = law.c
+        b = law.first if which == 0 else law.second
+        z = arc_point(c, b, b.height * sin * sin)
+        step = z.w * z.slope * b.height * sin * cos
+        yh = (1.0 - 1.0 / c.beta) + 2.0 / c.beta * _w_re_g(c, z)
+        # each of the two forms is free of cancellation on its side
+        signal = z.w - c.s * yh if c.s <= 1.0 else _w_shrunk(c, z)
+        return z.w, _pi_density(c, z) * step / math.pi, yh, signal, step
+    base = law.low + law.span * sin * sin
+    w = law.scale * base + law.shift
+    yh = 1.0 if law.kind == SHIFTED else w / (1.0 + law.s)
+    density = 8.0 / math.pi * (sin * cos) ** 2 / base
+    return w, density, yh, base, law.scale * law.span * sin * cos
+
+
+@jit
+def _law_y(law, which, x):
+    """Return y at the position x, also at the ends of the arc."""
+    sin = math.sin(0.5 * x)
+    if law.kind == CURVE:
+        if x == 0.0 and which == 0 and law.beta == 1.0:
+            return 0.0
+        b = law.first if which == 0 else law.second
+        return math.sqrt(arc_point(law.c, b, b.height * sin * sin).w)
+    return math.sqrt(law.scale * (law.low + law.span * sin * sin) + law.shift)
+
+
+@jit
+def _marchenko_pastur_panels(law, ends):
+    """Fill ``ends`` with panels of [0, pi], graded towards the zeros of x or y^2 near 0."""
+    # sinh(v/2)^2 = distance/span for the zero of x; of y^2 where x has none (low = 0)
+    distance = law.low if law.low > 0.0 else law.shift
+    near = 2.0 * math.asinh(math.sqrt(distance / law.span))
+    if near == 0.0:
+        near = 2.0 * math.pi  # quarter circle: y is a sine
+    first = 0.8 * max(near, 1e-13)
+    if first >= math.pi:
+        ends[0, 0], ends[0, 1] = 0.0, math.pi
+        return 1
+    count = 1 + math.ceil(math.log(math.pi / first) / math.log(_RATIO))
+    ratio = (math.pi / first) ** (1.0 / (count - 1))
+    left, right = 0.0, first
+    for k in range(count):
+        ends[k, 0], ends[k, 1] = left, (right if k < count - 1 else math.pi)
+        left, right = right, right * ratio
+    return count
+
+
+@jit
+def make_table(law):
+    """Return the panels of the law with their sums."""
+    bulk = np.empty(2 * _PANELS + 1, np.int64)
+    x = np.zeros((2 * _PANELS + 1, 2))
+    y = np.empty((2 * _PANELS + 1, 2))
+    sums = np.zeros((2 * _PANELS + 1, 7))
+    ends = np.empty((_PANELS, 2))
+    rows = 0
+    mass, place = 0.0, 0.0
+    if law.kind != CURVE:
+        if law.span == 0.0:
+            mass, place = 1.0, math.sqrt(law.scale + law.shift)
+        elif law.kind == SHIFTED and law.span > 4.0:
+            # the zeros of A A^T/r: their share is 1 - rho, and span = 4/sqrt(rho)
+            mass, place = 1.0 - 16.0 / law.span**2, math.sqrt(law.shift)
+    if mass > 0.0:
+        base = 1.0 if law.span == 0.0 else 0.0
+        bulk[0], y[0, 0], y[0, 1] = -1, place, place
+        sums[0, COUNT], sums[0, Y], sums[0, SQUARE] = mass, mass * place, mass * place**2
+        # yh = 1 for an atom of either kind
+        sums[0, Y_HILBERT], sums[0, Y_SIGNAL] = mass, mass * base
+        if place > 0.0:
+            sums[0, HILBERT], sums[0, SIGNAL] = mass / place, mass * base / place
+        rows = 1
+    bulks = law.c.bulks if law.kind == CURVE else (1 if law.span > 0.0 else 0)
+    for which in range(bulks):
+        if law.kind == CURVE:
+            count = make_panels(law.c, law.first if which == 0 else law.second, ends)
+        else:
+            count = _marchenko_pastur_panels(law, ends)
+        for k in range(count):
+            bulk[rows] = which
+            x[rows] = ends[k]
+            y[rows, 0] = y[rows - 1, 1] if k > 0 else _law_y(law, which, ends[k, 0])
+            y[rows, 1] = _law_y(law, which, ends[k, 1])
+            mid, half = 0.5 * (ends[k, 0] + ends[k, 1]), 0.5 * (ends[k, 1] - ends[k, 0])
+            for j in range(NODES.size):
+                w, density, yh, signal, _ = _law_point(law, which, mid + half * NODES[j])
+                weight = half * WEIGHTS[j] * density
+                value = math.sqrt(w)
+                sums[rows, COUNT] += weight
+                sums[rows, Y] += weight * value
+                sums[rows, SQUARE] += weight * w
+                sums[rows, HILBERT] += weight * yh / value
+                sums[rows, Y_HILBERT] += weight * yh
+                sums[rows, SIGNAL] += weight * signal / value
+                sums[rows, Y_SIGNAL] += weight * signal
+            rows += 1
+    below, above = np.zeros((rows + 1, 7)), np.zeros((rows + 1, 7))
+    for k in range(rows):
+        below[k + 1] = below[k] + sums[k]
+        above[rows - k - 1] = above[rows - k] + sums[rows - k - 1]
+    return Table(law, rows, bulk, x, y, sums, below, above)
+
+
+# --------------------------------------------------------------------------------------------
+# A threshold: every functional of f(y) = (y - tau)_+
+# --------------------------------------------------------------------------------------------
+
+# Over y > tau: rank = int rho, hilbert = int rho h, nuclear = int rho f, norm = int rho f^2,
+# divergence = int rho f h, overlap = int rho f (y - s h), signal = int rho (y - s h), and
+# square, product, kept = int rho (y^2, y h, y (y - s h)).  Over y < tau: low_square,
+# low_product, low_kept = the same.
+Cut = namedtuple(
+    "Cut",
+    "tau rank hilbert nuclear norm divergence overlap signal square product kept "
+    "low_square low_product low_kept",
+)
+
+
+@jit
+def cut_between(t, k, tau):
+    """Return the functionals at a threshold between the rows k - 1 and k."""
+    a, b = t.above[k], t.below[k]
+    return Cut(
+        tau,
+        a[COUNT],
+        a[HILBERT],
+        a[Y] - tau * a[COUNT],
+        a[SQUARE] - 2.0 * tau * a[Y] + tau * tau * a[COUNT],
+        a[Y_HILBERT] - tau * a[HILBERT],
+        a[Y_SIGNAL] - tau * a[SIGNAL],
+        a[SIGNAL],
+        a[SQUARE],
+        a[Y_HILBERT],
+        a[Y_SIGNAL],
+        b[SQUARE],
+        b[Y_HILBERT],
+        b[Y_SIGNAL],
+    )
+
+
+@jit
+def cut_inside(t, k, x, tau):
+    """Return the functionals at a threshold at the position x of row k, where y is tau."""
+    law, which = t.law, t.bulk[k]
+    base = cut_between(t, k + 1, tau)
+    rank, hilbert, nuclear, norm = base.rank, base.hilbert, base.nuclear, base.norm
+    divergence, overlap, signal = base.divergence, base.overlap, base.signal
+    square, product, kept = base.square, base.product, base.kept
+    mid, half = 0.5 * (x + t.x[k, 1]), 0.5 * (t.x[k, 1] - x)
+    for j in range(NODES.size):
+        w, density, yh, ys, _ = _law_point(law, which, mid + half * NODES[j])
+        weight = half * WEIGHTS[j] * density
+        y = math.sqrt(w)
+        f = (w - tau * tau) / (y + tau)
+        rank += weight
+        hilbert += weight * yh / y
+        nuclear += weight * f
+        norm += weight * f * f
+        divergence += weight * f * yh / y
+        overlap += weight * f * ys / y
+        signal += weight * ys / y
+        square += weight * w
+        product += weight * yh
+        kept += weight * ys
+    b = t.below[k]
+    low_square, low_product, low_kept = b[SQUARE], b[Y_HILBERT], b[Y_SIGNAL]
+    mid, half = 0.5 * (t.x[k, 0] + x), 0.5 * (x - t.x[k, 0])
+    for j in range(NODES.size):
+        w, density, yh, ys, _ = _law_point(law, which, mid + half * NODES[j])
+        weight = half * WEIGHTS[j] * density
+        low_square += weight * w
+        low_product += weight * yh
+        low_kept += weight * ys
+    return Cut(
+        tau, rank, hilbert, nuclear, norm, divergence, overlap, signal, square, product, kept,
+        low_square, low_product, low_kept,
+    )  # fmt: skip
+
+
+@jit
+def cut_at(t, tau):
+    """Return the functionals at a given threshold."""
+    for k in range(t.rows):
+        if tau <= t.y[k, 0]:
+            return cut_between(t, k, tau)
+        if tau < t.y[k, 1]:
+            law, which = t.law, t.bulk[k]
+            if law.kind == CURVE:
+                b = law.first if which == 0 else law.second
+                left, right = math.sin(0.5 * t.x[k, 0]) ** 2, math.sin(0.5 * t.x[k, 1]) ** 2
+                eta = locate(law.c, b, tau * tau, b.height * left, b.height * right)
+                share = eta / b.height
+            else:
+                share = (tau * tau - law.shift - law.scale * law.low) / (law.scale * law.span)
+            x = 2.0 * math.asin(math.sqrt(min(max(share, 0.0), 1.0)))
+            return cut_inside(t, k, min(max(x, t.x[k, 0]), t.x[k, 1]), tau)
+    return cut_between(t, t.rows, tau)
+
+
+@jit
+def _free(cut, alpha):
+    """Return alpha - D, from D or from 1 - D, whichever is the smaller."""
+    if cut.divergence < 0.5:
+        return alpha - cut.divergence
+    return (alpha - 1.0) + (cut.low_product + cut.tau * cut.hilbert)
+
+
+@jit
+def _excess(mode, cut, alpha, lam):
+    """Return the left side of the equation that fixes the threshold; it grows through its zero.
+
+    INTERPOLATE: alpha - D = 0.  PENALTY: tau (alpha - D) - lam = 0.  BEST (lam stands for s):
+    tau - s int rho h / int rho = 0, which is dE/dtau = 0: over y > tau the means of f and of the
+    denoised values agree.  MINIMAX (lam stands for rho): rho tau - (1 - rho) int rho f = 0.
+    """
+    if mode == INTERPOLATE:
+        return _free(cut, alpha)
+    if mode == PENALTY:
+        return cut.tau * _free(cut, alpha) - lam
+    if mode == BEST:
+        if cut.rank == 0.0:
+            return 1.0
+        # both forms lose digits where the other does not
+        if lam <= 1.0:
+            return cut.tau - lam * cut.hilbert / cut.rank
+        return (cut.signal - cut.nuclear) / cut.rank
+    return lam * cut.tau - (1.0 - lam) * cut.nuclear
+
+
+@jit
+def _find_between(t, k, mode, alpha, lam):
+    """Solve the equation of `_excess` between the rows k - 1 and k, where it is elementary."""
+    cut = cut_between(t, k, 0.0)
+    free = alpha - 1.0 + cut.low_product
+    if mode == INTERPOLATE:
+        tau = -free / cut.hilbert
+    elif mode == PENALTY:
+        root = math.sqrt(free * free + 4.0 * lam * cut.hilbert)
+        tau = 2.0 * lam / (free + root) if free > 0.0 else 0.5 * (root - free) / cut.hilbert
+    elif mode == BEST:
+        smooth = cut.nuclear - cut.signal
+        tau = (lam * cut.hilbert if lam <= 1.0 else smooth) / cut.rank
+    else:
+        tau = (1.0 - lam) * cut.nuclear / (lam + (1.0 - lam) * cut.rank)
+    low = t.y[k - 1, 1] if k > 0 else 0.0
+    return cut_between(t, k, min(max(tau, low), t.y[k, 0]))
+
+
+@jit
+def _find_inside(t, k, mode, alpha, lam):
+    """Solve the equation of `_excess` inside row k: Newton in x, bisection when it leaves."""
+    law, which = t.law, t.bulk[k]
+    lo, hi = t.x[k, 0], t.x[k, 1]
+    x, last = 0.5 * (lo + hi), False
+    cut = cut_between(t, k, t.y[k, 0])
+    for _ in range(120):
+        w, density, _, ys, step = _law_point(law, which, x)
+        tau = math.sqrt(w)
+        cut = cut_inside(t, k, x, tau)
+        value = _excess(mode, cut, alpha, lam)
+        if last or value == 0.0:
+            break
+        if value < 0.0:
+            lo = x
+        else:
+            hi = x
+        rise = 0.5 * step / tau
+        if mode == INTERPOLATE:
+            if cut.divergence < 0.5:
+                # the divergence is a high power of the distance to the upper edge
+                value, rise = math.log(alpha / cut.divergence), rise / cut.divergence
+            slope = rise * cut.hilbert
+        elif mode == PENALTY:
+            slope = rise * (_free(cut, alpha) + tau * cut.hilbert)
+        elif mode == BEST:
+            slope = rise - density * (ys / tau - value) / cut.rank
+        else:
+            slope = rise * (lam + (1.0 - lam) * cut.rank)
+        new = x - value / slope
+        if not lo < new < hi:
+            new = 0.5 * (lo + hi)
+            last = hi - lo <= 4e-16 * hi
+        else:
+            last = abs(new - x) <= 1e-9 * min(x, math.pi - x)
+        x = new
+    return cut
+
+
+@jit
+def find_cut(t, mode, alpha, lam):
+    """Return the functionals at the threshold that solves the equation of `_excess`."""
+    for k in range(t.rows):
+        if _excess(mode, cut_between(t, k, t.y[k, 0]), alpha, lam) >= 0.0:
+            return _find_between(t, k, mode, alpha, lam)
+        if t.bulk[k] >= 0:
+            cut = cut_between(t, k + 1, t.y[k, 1])
+            if _excess(mode, cut, alpha, lam) >= 0.0:
+                return _find_inside(t, k, mode, alpha, lam)
+    # above the spectrum: the estimate is 0
+    top = t.y[t.rows - 1, 1]
+    return cut_between(t, t.rows, max(lam / alpha, top) if mode == PENALTY else top)
+
+
+@jit
+def soft_error(cut, s):
+    """Return the error of soft thresholding from the form that loses no digits."""
+    if s > 1.0 and cut.divergence < 0.5:
+        return 1.0 - 2.0 * cut.overlap + cut.norm
+    C = cut.low_product + cut.tau * cut.hilbert
+    return s * (1.0 - 2.0 * C) + (cut.low_square + cut.tau * cut.tau * cut.rank)
+
+
+# --------------------------------------------------------------------------------------------
+# Perfect recovery: the noise bulk alone
+# --------------------------------------------------------------------------------------------
+
+
+@jit
+def _noise_table(beta, rho):
+    """Return the law of the noise bulk as s -> 0, in units of sqrt(s (1 - rho/beta))."""
+    ratio = 0.0 if beta == np.inf else (1.0 - rho) / (beta - rho)
+    return make_table(_marchenko_pastur_law(SCALED, 1.0 / ratio, ratio, 1.0, 0.0, 0.0))
+
+
+@jit
+def _noise_lack(beta, rho, cut):
+    """Return lim (1 - E/s) as s -> 0 at the threshold of ``cut``, in those units."""
+    K = (1.0 - rho) * (1.0 - rho / beta)
+    tau = cut.tau
+    bulk = cut.low_square + 2.0 * tau * cut.hilbert - tau * tau * cut.rank
+    return K * bulk - (1.0 - rho / beta) * rho * tau * tau
+
+
+@jit
+def recovery(beta, rho):
+    """Return (1 - alpha_star, l): perfect recovery with the nuclear norm starts at alpha_star.
+
+    alpha_star is the least ``lim E/s`` as s -> 0 and ``l sqrt(s (1 - rho/beta))`` its threshold.
+    """
+    if rho >= 1.0:
+        return 0.0, 0.0
+    cut = find_cut(_noise_table(beta, rho), MINIMAX, 1.0, rho)
+    K = (1.0 - rho) * (1.0 - rho / beta)
+    return K * (cut.low_square + cut.tau * cut.hilbert), cut.tau
+
+
+@jit
+def _recovery_slack(beta, rho, alpha, gap, mode):
+    """Return (lim E/s, alpha - lim E/s) as s -> 0; ``gap`` is alpha - alpha_star.
+
+    The difference keeps the relative precision of ``gap``.
+    """
+    lack, best = recovery(beta, rho)
+    if mode == BEST:
+        return 1.0 - lack, gap
+    # the interpolator's threshold: C = K int min(y, l) h = 1 - alpha
+    t = _noise_table(beta, rho)
+    K = (1.0 - rho) * (1.0 - rho / beta)
+    cut = find_cut(t, INTERPOLATE, 1.0 - (1.0 - alpha) / K, 0.0)
+    last, rise = cut.tau, 0.0
+    for j in range(NODES.size):
+        part = cut_at(t, 0.5 * (best + last) + 0.5 * (last - best) * NODES[j])
+        slope = 2.0 * (1.0 - rho / beta) * rho * part.tau - 2.0 * K * part.nuclear
+        rise += 0.5 * (last - best) * WEIGHTS[j] * slope
+    return 1.0 - _noise_lack(beta, rho, cut), gap - rise
+
+
+# --------------------------------------------------------------------------------------------
+# Nuclear-norm least squares
+# --------------------------------------------------------------------------------------------
+
+# Just around perfect recovery E/s differs from its limit e0 by sqrt(s) c(sqrt(s)), which is
+# lost in rounding: c is extrapolated from `samples` at multiples of `step`.
+Near = namedtuple("Near", "active e0 slack step samples")
+Point = namedtuple("Point", "beta rho alpha delta lam mode near")
+
+
+@jit
+def _find_threshold(p, s):
+    lam = s if p.mode == BEST else p.lam
+    return find_cut(make_table(make_law(p.beta, p.rho, s)), p.mode, p.alpha, lam)
+
+
+@jit
+def _lack(p, s):
+    cut = _find_threshold(p, s)
+    if p.mode == INTERPOLATE:
+        square = cut.low_square + cut.tau * cut.tau * cut.rank
+        return 2.0 * (1.0 - p.alpha) - square / s
+    return (
+        2.0 * (cut.low_product + cut.tau * cut.hilbert)
+        - (cut.low_square + cut.tau * cut.tau * cut.rank) / s
+    )
+
+
+@jit
+def make_near(p, gap):
+    """Return what `balance` needs close to perfect recovery."""
+    samples = np.zeros(_SAMPLES)
+    e0, slack = _recovery_slack(p.beta, p.rho, p.alpha, gap, p.mode)
+    if p.beta == np.inf:
+        scale = (1.0 / math.sqrt(p.rho) - 1.0) ** 2
+    else:
+        scale = _splitting_noise(p.beta, p.rho)
+    # the noise bulk has its own scale: with rho -> 1 it is gone
+    step = _STEP * min(math.sqrt(scale), (1.0 - p.rho) * (1.0 - p.rho / p.beta))
+    for k in range(_SAMPLES):
+        root = (k + 1) * step
+        samples[k] = (_lack(p, root * root) - (1.0 - e0)) / root
+    return Near(True, e0, slack, step, samples)
+
+
+@jit
+def balance(p, s):
+    """Return (log(alpha s/(delta + E)), E, functionals) at the noise s."""
+    cut = _find_threshold(p, s)
+    if p.near.active and s < (2.0 * p.near.step) ** 2:
+        root, total = math.sqrt(s), 0.0
+        for k in range(_SAMPLES):
+            weight = 1.0
+            for j in range(_SAMPLES):
+                if j != k:
+                    weight *= (root / p.near.step - (j + 1)) / (k - j)
+            total += weight * p.near.samples[k]
+        e = p.near.e0 - root * total
+        left = p.near.slack + root * total - p.delta / s
+        return math.log1p(left / (p.delta / s + e)), s * e, cut
+    if s > 1.0 and cut.divergence < 0.5:
+        error = soft_error(cut, s)
+        return math.log(p.alpha * s / (p.delta + error)), error, cut
+    C = cut.low_product + cut.tau * cut.hilbert
+    if p.mode == INTERPOLATE:
+        C = 1.0 - p.alpha
+    free = 0.0 if p.mode == INTERPOLATE else p.alpha - 1.0 + C
+    if p.mode == PENALTY:
+        free = p.lam / cut.tau
+    b = (cut.low_square + cut.tau * cut.tau * cut.rank) / s
+    e = 1.0 - 2.0 * C + b
+    left = free + (C - b) - p.delta / s
+    return math.log1p(left / (p.delta / s + e)), s * e, cut
+
+
+@jit
+def _solve_noise(p):
+    """Return (log s, log residual, evaluations) of the root of `balance`."""
+    floor = math.log(p.delta / p.alpha) if p.delta > 0.0 else -160.0
+    x1 = math.log((1.0 + p.delta) / p.alpha)
+    f1 = balance(p, math.exp(x1))[0]
+    calls, step = 1, 1.0
+    x2, f2 = x1, f1
+    while f2 * f1 > 0.0 and calls < 40:
+        x1, f1 = x2, f2
+        x2 = max(x1 - step, floor) if f1 > 0.0 else x1 + step
+        f2 = balance(p, math.exp(x2))[0]
+        calls += 1
+        step *= 2.0
+        if x2 == x1:
+            return x2, f2, calls
+    # Chandrupatla's method: inverse quadratic interpolation where it can be trusted
+    x3, f3, share = x1, f1, 0.5
+    for _ in range(100):
+        if f2 == 0.0:
+            return x2, 0.0, calls
+        x = x2 + share * (x1 - x2)
+        f = balance(p, math.exp(x))[0]
+        calls += 1
+        if not math.isfinite(f):
+            return x, f, calls
+        if (f > 0.0) == (f2 > 0.0):
+            x3, f3 = x2, f2
+        else:
+            x3, f3 = x1, f1
+            x1, f1 = x2, f2
+        x2, f2 = x, f
+        best, error = (x2, f2) if abs(f2) < abs(f1) else (x1, f1)
+        tolerance = 2e-16 * (1.0 + abs(best))
+        width = abs(x1 - x2)
+        if error == 0.0 or width <= 2.0 * tolerance:
+            return best, error, calls
+        xi, phi = (x2 - x1) / (x3 - x1), (f2 - f1) / (f3 - f1)
+        if phi * phi < xi and (1.0 - phi) ** 2 < 1.0 - xi:
+            share = f2 / (f1 - f2) * f3 / (f1 - f3) + (x3 - x2) / (x1 - x2) * f2 / (
+                f3 - f2
+            ) * f1 / (f3 - f1)
+        else:
+            share = 0.5
+        share = min(max(share, tolerance / width), 1.0 - tolerance / width)
+    return x2, f2, calls
+
+
+@jit
+def _store(out, p, s, error, cut, free):
+    out[MSE], out[NOISE], out[THRESHOLD] = error, s, cut.tau
+    out[OVERLAP], out[NORM], out[RANK] = cut.overlap, cut.norm, cut.rank
+    out[NUCLEAR], out[LAM] = cut.nuclear, cut.tau * free
+    out[TRAIN] = s * free * free / p.alpha
+
+
+@jit
+def nuclear_norm_point(beta, rho, alpha, delta, lam, mode, gap, refine, tolerance, out):
+    """Fill one row: the estimate of one problem.  ``gap`` is alpha - alpha_star."""
+    out[:] = np.nan
+    out[CALLS] = 0.0
+    if not (beta >= 1.0 and rho > 0.0 and alpha > 0.0 and delta >= 0.0 and lam >= 0.0):
+        out[STATUS] = INVALID
+        return
+    none = Near(False, 0.0, 0.0, 0.0, np.zeros(_SAMPLES))
+    p = Point(beta, rho, alpha, delta, lam, mode, none)
+    out[RESIDUAL], out[STATUS] = 0.0, CONVERGED
+    if mode != PENALTY and delta == 0.0 and gap >= 0.0:
+        t = make_table(make_law(beta, rho, 0.0))
+        cut = cut_between(t, 0, 0.0)
+        _store(out, p, 0.0, 0.0, cut, 0.0)
+        out[OVERLAP], out[NORM], out[RANK], out[STATUS] = 1.0, 1.0, min(rho, 1.0), PERFECT
+        return
+    if mode == INTERPOLATE and alpha >= 1.0:
+        # least squares
+        if alpha == 1.0:
+            out[MSE], out[NOISE], out[NORM], out[NUCLEAR] = np.inf, np.inf, np.inf, np.inf
+            out[OVERLAP], out[RANK], out[THRESHOLD] = 1.0, 1.0, 0.0
+            out[LAM], out[TRAIN] = 0.0, 0.0
+            return
+        s = delta / (alpha - 1.0)
+        _store(out, p, s, s, cut_between(make_table(make_law(beta, rho, s)), 0, 0.0), alpha - 1.0)
+        return
+    if refine:
+        p = Point(beta, rho, alpha, delta, lam, mode, make_near(p, gap))
+    logs, left, calls = _solve_noise(p)
+    s = math.exp(logs)
+    _, error, cut = balance(p, s)
+    free = 0.0
+    if mode == PENALTY:
+        free = lam / cut.tau
+    elif mode == BEST:
+        # alpha - D = (delta + int_{y < tau} rho y (y - s h))/s at the best threshold
+        free = max(delta + cut.low_kept, 0.0) / s
+    _store(out, p, s, error, cut, free)
+    out[RESIDUAL], out[CALLS] = abs(math.expm1(left)), calls
+    if not out[RESIDUAL] <= tolerance:
+        out[:RESIDUAL] = np.nan
+        out[STATUS] = FAILED
+
+
+@jit
+def nuclear_norm_array(beta, rho, alpha, delta, lam, mode, gap, refine, tolerance, out):
+    """Fill out (n, 12); NaN where an input is not valid."""
+    for i in range(alpha.size):
+        nuclear_norm_point(
+            beta[i], rho[i], alpha[i], delta[i], lam[i], mode[i], gap[i], refine[i], tolerance,
+            out[i],
+        )  # fmt: skip
+
+
+@jit
+def recovery_array(beta, rho, out):
+    """Fill out (n, 2) with `recovery`; NaN where an input is not valid."""
+    for i in range(rho.size):
+        if beta[i] >= 1.0 and rho[i] > 0.0:
+            out[i] = recovery(beta[i], rho[i])
+        else:
+            out[i] = np.nan
+
+
+# --------------------------------------------------------------------------------------------
+# Thresholding for its own sake
+# --------------------------------------------------------------------------------------------
+
+
+@jit
+def hard_error(cut, s):
+    """Return the error of hard thresholding, y kept above the threshold of ``cut``."""
+    if s > 1.0:
+        return 1.0 - 2.0 * cut.kept + cut.square
+    return s * (1.0 - 2.0 * cut.low_product) + cut.low_square
+
+
+@jit
+def _worth(law, which, x):
+    """Return by how much keeping y at x reduces the error, 2 (y - s h)/y - 1."""
+    w, _, _, signal, _ = _law_point(law, which, x)
+    return 2.0 * signal / w - 1.0
+
+
+@jit
+def find_hard(t, s):
+    """Return the functionals at the best hard threshold; in a gap, at its middle.
+
+    It is where the denoised value passes y/2 from below; of several such points, and of keeping
+    all or nothing, the one of least error.
+    """
+    law = t.law
+    best = cut_between(t, 0, 0.0)
+    cut = cut_between(t, t.rows, t.y[t.rows - 1, 1])
+    if hard_error(cut, s) <= hard_error(best, s):
+        best = cut
+    last_x, last_bulk, last_sign = 0.0, -1, -1.0  # an atom lies lowest and has no signal
+    if t.bulk[0] < 0 and t.rows == 1:
+        return best
+    for k in range(t.rows):
+        which = t.bulk[k]
+        if which < 0:
+            continue
+        mid, half = 0.5 * (t.x[k, 0] + t.x[k, 1]), 0.5 * (t.x[k, 1] - t.x[k, 0])
+        for j in range(NODES.size):
+            x = mid + half * NODES[j]
+            sign = _worth(law, which, x)
+            if sign > 0.0 and last_sign <= 0.0:
+                if which == last_bulk:
+                    lo, hi, row = last_x, x, k
+                elif _worth(law, which, t.x[k, 0] + 1e-9 * half) > 0.0:
+                    tau = 0.5 * (t.y[k, 0] + (t.y[k - 1, 1] if k > 0 else t.y[k, 0]))
+                    cut, lo, hi, row = cut_between(t, k, tau), 0.0, 0.0, -1
+                else:
+                    lo, hi, row = t.x[k, 0], x, k
+                if row >= 0:
+                    while hi - lo > 4e-16 * hi:
+                        x_mid = 0.5 * (lo + hi)
+                        if not lo < x_mid < hi:
+                            break
+                        if _worth(law, which, x_mid) > 0.0:
+                            hi = x_mid
+                        else:
+                            lo = x_mid
+                    if hi < t.x[k, 0]:
+                        row = k - 1
+                    tau = _law_y(law, which, hi)
+                    cut = cut_inside(t, row, hi, tau)
+                if hard_error(cut, s) <= hard_error(best, s):
+                    best = cut
+            last_x, last_bulk, last_sign = x, which, sign
+    return best
+
+
+@jit
+def threshold_point(beta, rho, s, tau, best, hard, out):
+    """Fill (mse, overlap, norm, rank, nuclear norm, divergence, threshold) of one threshold."""
+    out[:] = np.nan
+    if not (beta >= 1.0 and rho > 0.0 and s >= 0.0 and (best or tau >= 0.0)):
+        return
+    if s == np.inf or (not best and tau == np.inf):
+        # nothing is kept, or everything and then the error is infinite
+        out[:] = 0.0
+        out[0], out[6] = (1.0 if best or tau == np.inf else np.inf), (np.inf if best else tau)
+        if out[0] == np.inf:
+            out[1:6] = np.nan
+        return
+    t = make_table(make_law(beta, rho, s))
+    if not best:
+        cut = cut_at(t, tau)
+    elif hard:
+        cut = find_hard(t, s)
+    else:
+        cut = find_cut(t, BEST, 1.0, s)
+    out[3], out[6] = cut.rank, cut.tau
+    if hard:
+        out[0], out[1], out[2] = hard_error(cut, s), cut.kept, cut.square
+        out[4], out[5] = cut.nuclear + cut.tau * cut.rank, cut.product
+    else:
+        out[0], out[1], out[2] = soft_error(cut, s), cut.overlap, cut.norm
+        out[4], out[5] = cut.nuclear, cut.divergence
+
+
+@jit
+def threshold_array(beta, rho, s, tau, best, hard, out):
+    """Fill out (n, 7) with `threshold_point`; NaN where an input is not valid."""
+    for i in range(s.size):
+        threshold_point(beta[i], rho[i], s[i], tau[i], best, hard, out[i])
+
+
+@jit
+def mean_singular_value_array(beta, rho, s, out):
+    """Fill out (n,) with the mean of y; NaN where an input is not valid."""
+    for i in range(s.size):
+        if beta[i] >= 1.0 and rho[i] > 0.0 and 0.0 <= s[i] < np.inf:
+            t = make_table(make_law(beta[i], rho[i], s[i]))
+            out[i] = t.above[0, Y]
+        else:
+            out[i] = s[i] if s[i] == np.inf else np.nan
+
+
+# --------------------------------------------------------------------------------------------
+# Labels +-1: any of three losses with a nuclear-norm penalty
+# --------------------------------------------------------------------------------------------
+
+SQUARED, LOGISTIC, HINGE = range(3)
+_RANGE = 9.0  # standard deviations; beyond, less than 1e-18 of a Gaussian
+_GROWTH = 2.5  # of the panels away from the step of a noiseless label
+_PIECE = 1.5  # longest panel in the output of the logistic loss, whose poles are pi away
+_FLAT = 40.0  # output from which on the logistic loss is linear or constant
+_PLAIN = 40  # iterations before Newton's method
+
+# Means over a label y and the output omega: of f^2, of f d log Z/d w* (the pull towards S), of
+# -df/domega and of the loss; f = (prox(omega) - omega)/V.
+Labels = namedtuple("Labels", "square pull stiffness loss")
+
+
+@jit
+def _normal_tail(x):
+    return 0.5 * math.erfc(-x / math.sqrt(2.0))
+
+
+@jit
+def _logistic_output(omega, V):
+    """Return p with p - V/(1 + exp(p)) = omega: the proximal map for the label 1."""
+    lo, hi = omega, omega + V
+    p, last = omega + 0.5 * V, V
+    for _ in range(200):
+        tail = 1.0 / (1.0 + math.exp(min(p, 700.0)))
+        value = p - V * tail - omega
+        if value > 0.0:
+            hi = p
+        else:
+            lo = p
+        new = p - value / (1.0 + V * tail * (1.0 - tail))
+        # around the bend of the loss Newton's steps would swing from side to side
+        if not lo <= new <= hi or abs(new - p) > 0.5 * last:
+            new = 0.5 * (lo + hi)
+        done = abs(new - p) <= 1e-15 * (1.0 + abs(p))
+        p, last = new, abs(new - p)
+        if done:
+            break
+    return p
+
+
+@jit
+def _label_sums(loss, a, reach, root_q, V, lo, hi):
+    """Return the four sums of `label_means` over omega/root_q from lo to hi, without kinks.
+
+    For the logistic loss the variable is the output p of the proximal map, of which omega is an
+    explicit function: nothing is solved for at the nodes.
+    """
+    square, pull, stiffness, total = 0.0, 0.0, 0.0, 0.0
+    left, right, pieces = lo, hi, 1
+    if loss == LOGISTIC:
+        left, right = _logistic_output(root_q * lo, V), _logistic_output(root_q * hi, V)
+        if left < _FLAT and right > -_FLAT:
+            span = min(right, _FLAT) - max(left, -_FLAT)
+            pieces = 1 + int(span / _PIECE) + (left < -_FLAT) + (right > _FLAT)
+    start = left
+    for piece in range(pieces):
+        end = right
+        if piece < pieces - 1:
+            if start < -_FLAT:
+                end = -_FLAT
+            else:
+                end = min(start + _PIECE, right)
+        mid, half = 0.5 * (start + end), 0.5 * (end - start)
+        for j in range(NODES.size):
+            x = mid + half * NODES[j]
+            weight = half * WEIGHTS[j]
+            if loss == LOGISTIC:
+                tail = 1.0 / (1.0 + math.exp(min(x, 700.0)))
+                curve = tail * (1.0 - tail)
+                z = (x - V * tail) / root_q
+                weight *= (1.0 + V * curve) / root_q
+                f, slope = tail, curve / (1.0 + V * curve)
+                value = math.log1p(math.exp(-x)) if x > 0.0 else math.log1p(math.exp(x)) - x
+            elif loss == SQUARED:
+                z = x
+                f, slope = (1.0 - root_q * z) / (1.0 + V), 1.0 / (1.0 + V)
+                value = 0.5 * f * f
+            else:
+                z = x
+                miss = 1.0 - root_q * z
+                if miss <= 0.0:
+                    f, slope, value = 0.0, 0.0, 0.0
+                elif miss >= V:
+                    f, slope, value = 1.0, 0.0, miss - V
+                else:
+                    f, slope, value = miss / V, 1.0 / V, 0.0
+            weight *= 2.0 * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+            chance = weight * _normal_tail(a * z)
+            square += chance * f * f
+            stiffness += chance * slope
+            total += chance * value
+            step = a * z
+            pull += weight * f * math.exp(-0.5 * step * step) / (math.sqrt(2.0 * math.pi) * reach)
+        start = end
+    return square, pull, stiffness, total
+
+
+@jit
+def label_means(loss, delta, missing, root_q, V):
+    """Return the means of `Labels` for labels sign(h + sqrt(delta) xi).
+
+    ``missing`` is ``1 - m^2/q``, of the cosine m/sqrt(q) of the estimate with S.  The two labels
+    contribute alike.  The rule is graded towards the step of ``P(y | omega)`` and cut at kinks.
+    """
+    reach = math.sqrt(missing + delta)
+    a = math.sqrt(1.0 - missing) / reach
+    square, pull, stiffness, total = 0.0, 0.0, 0.0, 0.0
+    kink1, kink2 = _RANGE, _RANGE
+    if loss == HINGE:
+        kink1, kink2 = (1.0 - V) / root_q, 1.0 / root_q
+    width = 2.0 / max(a, 1.0)
+    for sign in (-1.0, 1.0):
+        near = 0.0
+        far = min(width, _RANGE)
+        while near < _RANGE:
+            lo, hi = (near, far) if sign > 0.0 else (-far, -near)
+            first, second = min(max(kink1, lo), hi), min(max(kink2, lo), hi)
+            for left, right in ((lo, first), (first, second), (second, hi)):
+                if right > left:
+                    part = _label_sums(loss, a, reach, root_q, V, left, right)
+                    square += part[0]
+                    pull += part[1]
+                    stiffness += part[2]
+                    total += part[3]
+            near, far = far, min(far * _GROWTH, _RANGE)
+    return Labels(square, pull, stiffness, total)
+
+
+@jit
+def _classifier_step(beta, rho, alpha, delta, lam, loss, x, out):
+    """Fill ``out`` with the residuals at x = log (s, tau, c); return (cut, labels, fault).
+
+    The estimate is c times the soft threshold at tau of ``S + sqrt(s) Z``.  Faults: 0 none, 1 tau
+    is above the spectrum, 2 no label resists a change of the scale c.
+    """
+    s, tau, c = math.exp(x[0]), math.exp(x[1]), math.exp(x[2])
+    cut = cut_at(make_table(make_law(beta, rho, s)), tau)
+    if not (cut.norm > 0.0 and cut.overlap > 0.0 and cut.divergence > 0.0):
+        return cut, Labels(0.0, 0.0, 0.0, 0.0), 1
+    # 1 - cosine^2 is the error per entry of the estimate scaled best
+    missing = max(1.0 - cut.overlap * cut.overlap / cut.norm, 1e-15)
+    V = cut.divergence * tau * c / lam
+    labels = label_means(loss, delta, missing, c * math.sqrt(cut.norm), V)
+    pull = alpha * labels.pull * tau / lam
+    if not (labels.stiffness > 0.0 and pull > 0.0):
+        return cut, labels, 2
+    out[0] = math.log(alpha * labels.square * (tau / lam) ** 2 / s)
+    out[1] = math.log(pull)
+    out[2] = math.log(alpha * labels.stiffness * c * tau / lam)
+    return cut, labels, 0
+
+
+@jit
+def _newton_direction(J, r, out):
+    """Fill out with the solution of J out = -r (3 by 3); return whether there is one."""
+    det = (
+        J[0, 0] * (J[1, 1] * J[2, 2] - J[1, 2] * J[2, 1])
+        - J[0, 1] * (J[1, 0] * J[2, 2] - J[1, 2] * J[2, 0])
+        + J[0, 2] * (J[1, 0] * J[2, 1] - J[1, 1] * J[2, 0])
+    )
+    for k in range(3):
+        M = J.copy()
+        M[:, k] = -r
+        out[k] = (
+            M[0, 0] * (M[1, 1] * M[2, 2] - M[1, 2] * M[2, 1])
+            - M[0, 1] * (M[1, 0] * M[2, 2] - M[1, 2] * M[2, 0])
+            + M[0, 2] * (M[1, 0] * M[2, 1] - M[1, 1] * M[2, 0])
+        ) / det
+    return math.isfinite(out[0]) and math.isfinite(out[1]) and math.isfinite(out[2])
+
+
+@jit
+def _plain_iterations(beta, rho, alpha, delta, lam, loss, x):
+    """Iterate the equations from x, half of each step, until they are roughly solved."""
+    r = np.empty(3)
+    for k in range(_PLAIN):
+        _, _, fault = _classifier_step(beta, rho, alpha, delta, lam, loss, x, r)
+        if fault > 0:
+            if fault == 1:
+                x[1] -= 0.3
+            else:
+                x[2] += 0.5
+            continue
+        if np.max(np.abs(r)) < 0.02:
+            return k + 1
+        # s' = s e^(r0 - 2 r1), tau' = tau e^(-r1), c' = c e^(r1 - r2)
+        x[0] += 0.5 * min(max(r[0] - 2.0 * r[1], -2.0), 2.0)
+        x[1] += 0.5 * min(max(-r[1], -2.0), 2.0)
+        x[2] += 0.5 * min(max(r[1] - r[2], -2.0), 2.0)
+    return _PLAIN
+
+
+@jit
+def _newton_iterations(beta, rho, alpha, delta, lam, loss, x):
+    """Improve x by Newton's method with backtracking; return (residual, evaluations)."""
+    r, moved, trial, change = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    J = np.empty((3, 3))
+    _, _, fault = _classifier_step(beta, rho, alpha, delta, lam, loss, x, r)
+    calls = 1
+    if fault > 0:
+        return np.inf, calls
+    size = np.max(np.abs(r))
+    for _ in range(40):
+        if size < 1e-13:
+            break
+        for k in range(3):
+            trial[:] = x
+            trial[k] += 1e-6
+            _classifier_step(beta, rho, alpha, delta, lam, loss, trial, moved)
+            J[:, k] = (moved - r) / 1e-6
+        calls += 3
+        if not _newton_direction(J, r, change):
+            break
+        length, better = 1.0 / max(1.0, np.max(np.abs(change))), False
+        for _ in range(12):
+            trial[:] = x + length * change
+            _, _, fault = _classifier_step(beta, rho, alpha, delta, lam, loss, trial, moved)
+            calls += 1
+            if fault == 0 and np.max(np.abs(moved)) < size:
+                better = True
+                break
+            length *= 0.5
+        if not better:
+            break
+        x[:], r[:] = trial, moved
+        size = np.max(np.abs(r))
+    return size, calls
+
+
+@jit
+def _follow(beta, rho, alpha, delta, lam, loss, start, x):
+    """Lower the penalty from ``start``, where x is near the solution, to lam.
+
+    Each solution, extrapolated in log lam, starts the next; a step that fails is halved.
+    """
+    last, trial = x.copy(), np.empty(3)
+    here, step, known = math.log(start), math.log(2.0), 0.0
+    calls = _plain_iterations(beta, rho, alpha, delta, start, loss, x)
+    size, more = _newton_iterations(beta, rho, alpha, delta, start, loss, x)
+    calls += more
+    target = math.log(lam)
+    while size < 1e-9 and here > target and step > 1e-3:
+        step = min(step, here - target)
+        value = lam if here - step <= target else math.exp(here - step)
+        trial[:] = x
+        if known > 0.0:
+            trial += (x - last) * (step / known)
+        error, more = _newton_iterations(beta, rho, alpha, delta, value, loss, trial)
+        calls += more
+        if error < 1e-9:
+            last[:], known = x, step
+            x[:], here, size = trial, here - step, error
+            step *= 1.5
+        else:
+            step *= 0.4
+    return (size if here <= target else np.inf), calls
+
+
+@jit
+def classifier_point(beta, rho, alpha, delta, lam, loss, tolerance, out):
+    """Fill one row: the columns of `nuclear_norm_point`, for labels +-1."""
+    out[:] = np.nan
+    out[CALLS] = 0.0
+    if not (beta >= 1.0 and rho > 0.0 and alpha > 0.0 and delta >= 0.0 and lam > 0.0):
+        out[STATUS] = INVALID
+        return
+    out[LAM] = lam
+    # without an estimate, omega = V = 0, every label pulls with f = -l'(0)
+    f = 0.5 if loss == LOGISTIC else 1.0
+    share = math.sqrt(2.0 / (math.pi * (1.0 + delta)))
+    s = 1.0 / (alpha * share * share)
+    t = make_table(make_law(beta, rho, s))
+    top = t.y[t.rows - 1, 1]
+    largest = top * alpha * f * share
+    if lam >= largest:
+        out[:LAM] = 0.0
+        out[MSE], out[NOISE], out[THRESHOLD] = 1.0, s, lam / (alpha * f * share)
+        out[TRAIN] = math.log(2.0) if loss == LOGISTIC else (0.5 if loss == SQUARED else 1.0)
+        out[RESIDUAL], out[STATUS] = 0.0, CONVERGED
+        return
+    first = np.array([math.log(s), math.log(top * min(lam / largest, 0.7)), math.log(share)])
+    x = first.copy()
+    calls = _plain_iterations(beta, rho, alpha, delta, lam, loss, x)
+    size, more = _newton_iterations(beta, rho, alpha, delta, lam, loss, x)
+    calls += more
+    # the hinge acts only from a finite scale on: other starts, down from larger penalties
+    for scale in (0.0, 1.0, 2.0, 3.0):
+        for start in (0.6, 0.9, 0.97, 0.99):
+            if size < 1e-9 or lam > start * largest:
+                continue
+            x[0], x[1], x[2] = first[0], math.log(start * top), first[2] + scale
+            size, more = _follow(beta, rho, alpha, delta, lam, loss, start * largest, x)
+            calls += more
+    out[RESIDUAL], out[CALLS] = size, calls
+    if not size <= tolerance:
+        out[:RESIDUAL] = np.nan
+        out[STATUS] = FAILED
+        return
+    cut, labels, _ = _classifier_step(beta, rho, alpha, delta, lam, loss, x, first)
+    c = math.exp(x[2])
+    out[NOISE], out[THRESHOLD] = math.exp(x[0]), math.exp(x[1])
+    out[OVERLAP], out[NORM] = c * cut.overlap, c * c * cut.norm
+    out[MSE] = 1.0 - 2.0 * out[OVERLAP] + out[NORM]
+    out[RANK], out[NUCLEAR], out[TRAIN] = cut.rank, c * cut.nuclear, labels.loss
+    out[STATUS] = CONVERGED
+
+
+@jit
+def classifier_array(beta, rho, alpha, delta, lam, loss, tolerance, out):
+    """Fill out (n, 12) with `classifier_point`; NaN where an input is not valid."""
+    for i in range(alpha.size):
+        classifier_point(beta[i], rho[i], alpha[i], delta[i], lam[i], loss, tolerance, out[i])

@@ -1,0 +1,715 @@
+r"""Convex estimators of S: ridge, nuclear norm, and thresholding of singular values.
+
+In the limit a convex spectral penalty estimates S as if it saw :math:`Y=S+\sqrt s\,Z` and applied
+one scalar function f to the singular values :math:`y` of :math:`Y/\sqrt{d_2}`.  The noise s and
+the strength of f solve
+
+.. math:: \alpha s = \Delta + E(s), \qquad
+          E(s) = \int\rho\,(f-y)^2 - s + 2 s D, \qquad D = \int\rho\,f\,h,
+
+with :math:`\rho` the law of y and :math:`y-s\,h(y)` the optimal denoiser: only the function of the
+Bayes estimator of arXiv:2410.18858 has been replaced.  The theory page of the documentation on
+convex estimators derives this and gives all conventions; the equations are exact predictions for
+the convex problem, not for an algorithm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
+from ._kernels import estimators
+from .channels import GaussianChannel, SignChannel
+from .priors import GaussianFactorPrior, Prior
+from .problem import Problem
+from .results import OnFailure, Status, report_failures
+
+__all__ = [
+    "ClassifierEstimate",
+    "ConvexEstimate",
+    "ThresholdEstimate",
+    "hard_threshold",
+    "nuclear_norm",
+    "nuclear_norm_threshold",
+    "ridge",
+    "soft_threshold",
+]
+
+_NEAR = 1e-2  # relative distance to perfect recovery inside which differences are extrapolated
+_CLOSE = 1e-6  # distance inside which the threshold is needed beyond double precision
+_DIGITS = 34
+
+Loss = Literal["squared", "logistic", "hinge"]
+_LOSSES = {
+    "squared": estimators.SQUARED,
+    "logistic": estimators.LOGISTIC,
+    "hinge": estimators.HINGE,
+}
+
+
+@dataclass(frozen=True)
+class ConvexEstimate:
+    """What a convex estimator achieves, or an array of such points.
+
+    Attributes
+    ----------
+    mse : float or ndarray
+        Error per entry, ``||S_hat - S||^2/(d1 d2)``; plus ``delta`` it is the error on new labels.
+    overlap : float or ndarray
+        ``<S, S_hat>/(d1 d2)``.
+    norm : float or ndarray
+        ``||S_hat||^2/(d1 d2)``.
+    rank : float or ndarray
+        Rank of S_hat over d1.
+    nuclear_norm : float or ndarray
+        Sum of the singular values of S_hat over ``d1 sqrt(d2)``.
+    train_loss : float or ndarray
+        ``(1/n) sum_mu (y_mu - <X_mu, S_hat>/sqrt(d1 d2))^2``.
+    effective_noise : float or ndarray
+        Noise s per entry of the matrix that the estimator thresholds in effect.
+    threshold : float or ndarray
+        Strength of the proximal map on the singular values y: tau of ``(y - tau)_+`` for the
+        nuclear norm, theta of ``y/(1 + theta)`` for ridge.
+    lam : float or ndarray
+        Penalty, also when it was asked for as "optimal".
+    residual : float or ndarray
+        ``|alpha s/(delta + mse) - 1|``: how well the equations hold.
+    iterations : int or ndarray
+        Noises s at which the equations were evaluated.
+    status : Status or ndarray
+        One `Status` a point.
+    """
+
+    mse: Any
+    overlap: Any
+    norm: Any
+    rank: Any
+    nuclear_norm: Any
+    train_loss: Any
+    effective_noise: Any
+    threshold: Any
+    lam: Any
+    residual: Any
+    iterations: Any
+    status: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the fields, () for a scalar problem."""
+        return np.shape(self.mse)
+
+
+@dataclass(frozen=True)
+class ClassifierEstimate(ConvexEstimate):
+    """What a convex estimator achieves on labels -1 and 1, or an array of such points.
+
+    The fields of `ConvexEstimate`, with S_hat as it comes out of the minimisation: its scale is
+    that of the loss, and ``mse`` counts a wrong scale as an error.  ``train_loss`` is the mean
+    loss of a label, and S_hat is a multiple of what thresholding at ``threshold`` makes of
+    ``S + sqrt(effective_noise) Z``.
+
+    Attributes
+    ----------
+    cosine : float or ndarray
+        ``<S, S_hat>/(||S|| ||S_hat||)``; NaN where the estimate is 0.
+    label_error : float or ndarray
+        Probability that ``sign(<X, S_hat>)`` is not a new label; 1/2 where the estimate is 0.
+    """
+
+    cosine: Any
+    label_error: Any
+
+
+@dataclass(frozen=True)
+class ThresholdEstimate:
+    """What thresholding the singular values of ``S + sqrt(s) Z`` achieves.
+
+    Attributes
+    ----------
+    mse : float or ndarray
+        Error per entry, ``||S_hat - S||^2/(d1 d2)``.
+    overlap : float or ndarray
+        ``<S, S_hat>/(d1 d2)``.
+    norm : float or ndarray
+        ``||S_hat||^2/(d1 d2)``.
+    rank : float or ndarray
+        Rank of S_hat over d1.
+    nuclear_norm : float or ndarray
+        Sum of the singular values of S_hat over ``d1 sqrt(d2)``.
+    divergence : float or ndarray
+        ``sum_ij d S_hat_ij/d Y_ij`` over ``d1 d2``.
+    threshold : float or ndarray
+        The threshold on the singular values y of ``Y/sqrt(d2)``.
+    """
+
+    mse: Any
+    overlap: Any
+    norm: Any
+    rank: Any
+    nuclear_norm: Any
+    divergence: Any
+    threshold: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the fields, () for scalar parameters."""
+        return np.shape(self.mse)
+
+
+# --------------------------------------------------------------------------------------------
+# What the two regressions share
+# --------------------------------------------------------------------------------------------
+
+
+def _read_penalty(lam: Any) -> tuple[Any, bool]:
+    """Return (penalty, whether it is to be optimised)."""
+    if isinstance(lam, str):
+        if lam != "optimal":
+            raise ValueError(f'lam must be a number >= 0 or "optimal", got {lam!r}')
+        return 0.0, True
+    return check("lam", lam, low=0.0, allow_inf=False), False
+
+
+def _read_problem(problem: Problem) -> GaussianChannel:
+    _require_alpha(problem)
+    if not isinstance(problem.channel, GaussianChannel):
+        raise ValueError(
+            f"channel must be a GaussianChannel for the squared loss, got {problem.channel!r}"
+        )
+    return problem.channel
+
+
+def _require_alpha(problem: Problem) -> None:
+    if problem.alpha is None:
+        raise ValueError("alpha must be given (a number or an array), got None")
+
+
+def _flat(value: Any, shape: tuple[int, ...]) -> Array:
+    array = np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
+    return np.ascontiguousarray(array).ravel()
+
+
+def _gaussian_factors(prior: Prior, what: str) -> GaussianFactorPrior:
+    if not isinstance(prior, GaussianFactorPrior):
+        raise ValueError(f"prior must be a GaussianFactorPrior for {what}, got {prior!r}")
+    return prior
+
+
+def _estimate(
+    columns: list[Array], calls: Array, status: npt.NDArray[np.int64], shape: tuple[int, ...]
+) -> ConvexEstimate:
+    """Return the result whose float fields are ``columns``, in their order."""
+    names = [field.name for field in dataclasses.fields(ConvexEstimate)]
+    values = [scalar_or_array(column.reshape(shape)) for column in columns]
+    codes = status.reshape(shape)
+    values.append(scalar_or_array(calls.astype(np.int64).reshape(shape)))
+    values.append(codes if codes.ndim else Status(codes.item()))
+    return ConvexEstimate(**dict(zip(names, values, strict=True)))
+
+
+# --------------------------------------------------------------------------------------------
+# Ridge
+# --------------------------------------------------------------------------------------------
+
+
+def ridge(
+    problem: Problem,
+    *,
+    lam: Numeric | Literal["optimal"] = 0.0,
+    on_failure: OnFailure = "warn",
+) -> ConvexEstimate:
+    r"""Return what ridge regression achieves.
+
+    The estimator minimises
+    ``(1/2) sum_mu (y_mu - <X_mu, S>/sqrt(d1 d2))^2 + (lam/2) ||S||_F^2``.
+
+    Parameters
+    ----------
+    problem : Problem
+        Any prior of unit variance per entry, with a `GaussianChannel`; ``alpha`` must be given.
+    lam : float, array_like or "optimal"
+        Penalty in [0, inf).  0 is its limit, the least-squares solution of minimal norm;
+        "optimal" the penalty of least error, ``lam = delta``.
+    on_failure : {"warn", "raise", "return"}
+        What to do about invalid elements.
+
+    Returns
+    -------
+    ConvexEstimate
+        ``nuclear_norm`` is NaN for priors other than `GaussianFactorPrior`.
+
+    Raises
+    ------
+    ValueError
+        If ``problem.alpha`` is None, the channel is not Gaussian, the prior's entries do not
+        have variance 1 or lam is out of its range.
+
+    Notes
+    -----
+    The proximal map divides every singular value by ``1 + theta = 1/D``; the divergence D is the
+    smaller root of :math:`D^2-(1+\alpha+\lambda)D+\alpha=0`, and
+
+    .. math:: E = \frac{\alpha(1-D)^2+\Delta D^2}{\alpha-D^2} .
+
+    The structure of S does not enter.  At ``alpha = 1, lam = 0`` and with noise the error is
+    infinite.
+
+    References
+    ----------
+    T. Hastie, A. Montanari, S. Rosset, R. J. Tibshirani, arXiv:1903.08560.
+
+    Examples
+    --------
+    >>> import bsr_theory as bsr
+    >>> from bsr_theory import erm
+    >>> problem = bsr.bilinear_regression(alpha=0.5, beta=2.0, rho=0.5, delta=0.1)
+    >>> round(erm.ridge(problem, lam="optimal").mse, 10)
+    0.5741657387
+    """
+    channel = _read_problem(problem)
+    prior = problem.prior
+    if np.any(np.asarray(prior.snr_per_alpha) != 1.0) or prior.second_moment != 1.0:
+        raise ValueError(
+            f"prior must have entries of variance 1 and alpha = n/(d1 d2), got {prior!r}"
+        )
+    penalty, best = _read_penalty(lam)
+    if best:
+        penalty = channel.delta
+    shape = broadcast(problem=np.empty(problem.shape), lam=penalty)
+    alpha, delta, penalties = (_flat(x, shape) for x in (problem.alpha, channel.delta, penalty))
+    with np.errstate(all="ignore"):
+        # D total/2 = alpha and alpha - D^2 = D root; (1 - D)(alpha - D) = lam D gives the smaller
+        # of the two factors from the larger
+        root = np.hypot(1.0 - alpha, np.sqrt(penalties * (2.0 + 2.0 * alpha + penalties)))
+        total = 1.0 + alpha + penalties + root
+        D = 2.0 * alpha / total
+        larger = (np.abs(1.0 - alpha) + penalties + root) / total * np.maximum(alpha, 1.0)
+        smaller = np.where(penalties > 0.0, penalties * D / larger, 0.0 * penalties)
+        lost, free = np.where(alpha < 1.0, (larger, smaller), (smaller, larger))
+        mse = (alpha * lost**2 + delta * D * D) / (D * root)
+        mse = np.where((root == 0.0) & (delta == 0.0), 0.0, mse)
+        s = (delta + mse) / alpha
+        train = np.where(free > 0.0, s * free**2 / alpha, 0.0 * s)
+        train = np.where(np.isinf(s), 0.0, train)
+    rank = np.where(np.isnan(mse), np.nan, 1.0)
+    nuclear = np.full(mse.shape, np.nan)
+    perfect = (mse == 0.0) & (delta == 0.0) & (alpha >= 1.0)
+    if isinstance(prior, GaussianFactorPrior):
+        beta, rho = _flat(prior.beta, shape), _flat(prior.rho, shape)
+        mean = np.empty(mse.shape)
+        kernel = estimators.mean_singular_value_array
+        run_blocks(lambda b: kernel(beta[b], rho[b], s[b], mean[b]), mse.size)
+        nuclear = D * mean
+        rank = np.where(perfect, np.minimum(rho, 1.0), rank)
+        mse = np.where(np.isnan(nuclear), np.nan, mse)
+    status = np.where(perfect, int(Status.PERFECT_RECOVERY), int(Status.CONVERGED))
+    status = np.where(np.isnan(mse), int(Status.INVALID_INPUT), status)
+    bad = np.isnan(mse)
+    columns = [mse, D, D * D * (1.0 + s), rank, nuclear, train, s, lost / D, penalties, 0.0 * lost]
+    columns = [np.where(bad, np.nan, x) for x in columns]
+    report_failures(status, on_failure)
+    return _estimate(columns, np.zeros(status.size), status, shape)
+
+
+# --------------------------------------------------------------------------------------------
+# Nuclear norm
+# --------------------------------------------------------------------------------------------
+
+
+def _recovery(beta: Array, rho: Array) -> Array:
+    """Return (1 - threshold, its scaled singular-value threshold) along the last axis."""
+    out = np.empty((rho.size, 2))
+    run_blocks(lambda b: estimators.recovery_array(beta[b], rho[b], out[b]), rho.size)
+    return out
+
+
+@functools.lru_cache(maxsize=4096)
+def _threshold_tail(beta: float, rho: float) -> tuple[float, float]:
+    """Return the perfect-recovery threshold as a sum of two doubles, for rho < 1.
+
+    The risk of soft thresholding at small noise, integrated to 30 digits at the threshold found
+    in double precision: it is least there, so that the error of that threshold does not show.
+    """
+    import mpmath
+
+    with mpmath.mp.workdps(_DIGITS):
+        r, b = mpmath.mpf(rho), mpmath.mpf(beta)
+        if beta == np.inf:
+            value = r * (2 - r)
+        else:
+            ratio, K = (1 - r) / (b - r), (1 - r) * (1 - r / b)
+            cut = mpmath.mpf(float(_recovery(np.array([beta]), np.array([rho]))[0, 1]))
+            # sigma^2 = 1 + ratio - 2 sqrt(ratio) cos(angle) of a Marchenko-Pastur law
+            root = mpmath.sqrt(ratio)
+            cosine = (1 + ratio - cut * cut) / (2 * root)
+            angle = mpmath.acos(max(min(cosine, mpmath.mpf(1)), mpmath.mpf(-1)))
+
+            def moment(k: int, low: Any, high: Any) -> Any:
+                def weight(x: Any) -> Any:
+                    square = (1 - root) ** 2 + 4 * root * mpmath.sin(x / 2) ** 2
+                    return mpmath.sin(x) ** 2 * square ** (mpmath.mpf(k - 2) / 2)
+
+                return 2 / mpmath.pi * mpmath.quad(weight, [low, high]) if high > low else 0
+
+            above = [moment(k, angle, mpmath.pi) for k in (0, 1)]
+            below = moment(2, mpmath.mpf(0), angle)
+            lack = K * (below + 2 * cut * above[1] - cut**2 * above[0]) - (1 - r / b) * r * cut**2
+            value = 1 - lack
+        head = float(value)
+        return head, float(value - head)
+
+
+def _gap(alpha: Array, beta: Array, rho: Array, close: npt.NDArray[np.bool_]) -> Array:
+    """Return alpha minus the perfect-recovery threshold, exactly rounded where ``close``."""
+    # rho >= 1: the threshold is 1
+    gap = (alpha - 1.0) + _recovery(beta, rho)[:, 0]
+    with np.errstate(invalid="ignore"):
+        near = np.flatnonzero(close & (rho < 1.0) & (np.abs(gap) < _CLOSE))
+    for i in near:
+        head, tail = _threshold_tail(float(beta[i]), float(rho[i]))
+        gap[i] = float(Fraction(float(alpha[i])) - Fraction(head) - Fraction(tail))
+    return gap
+
+
+def nuclear_norm(
+    problem: Problem,
+    *,
+    lam: Numeric | Literal["optimal"] = 0.0,
+    loss: Loss = "squared",
+    tolerance: float = 1e-10,
+    on_failure: OnFailure = "warn",
+) -> ConvexEstimate:
+    r"""Return what regression with a nuclear-norm penalty achieves.
+
+    The estimator minimises ``sum_mu loss(y_mu, <X_mu, S>/sqrt(d1 d2)) + lam sqrt(d2) ||S||_*``.
+
+    Parameters
+    ----------
+    problem : Problem
+        A `GaussianFactorPrior` with a `GaussianChannel` or a `SignChannel`; ``alpha`` must be
+        given.
+    lam : float, array_like or "optimal"
+        Penalty in [0, inf).  0 is its limit: of all least-squares solutions the one of minimal
+        nuclear norm, which interpolates for ``alpha <= 1``.  "optimal" is the penalty of least
+        error.  For labels -1 and 1 a penalty > 0.
+    loss : {"squared", "logistic", "hinge"}
+        ``(y - h)^2/2``; for labels -1 and 1 also ``log(1 + exp(-y h))`` or ``max(0, 1 - y h)``.
+    tolerance : float
+        Largest residual ``|alpha s/(delta + mse) - 1|`` of a solution.
+    on_failure : {"warn", "raise", "return"}
+        What to do about points that were not solved.
+
+    Returns
+    -------
+    ConvexEstimate
+        A `ClassifierEstimate` for labels -1 and 1.  Relative error of ``mse`` at most 1e-8, and
+        1e-10 except within a few 1e-3 of perfect recovery.  At and above
+        `nuclear_norm_threshold` without noise, with lam = 0 or the optimal one, ``mse`` is
+        exactly 0 and the status PERFECT_RECOVERY.  At ``alpha = 1``, ``lam = 0`` and with noise
+        it is infinite.
+
+    Raises
+    ------
+    ValueError
+        If ``problem.alpha`` is None, the channel and the loss do not fit each other, the prior is
+        not a `GaussianFactorPrior` or lam is out of its range.
+
+    Notes
+    -----
+    With soft thresholding at tau, :math:`f(y)=(y-\tau)_+`,
+
+    .. math:: \alpha s=\Delta+E(s,\tau),\qquad \lambda=\tau\,(\alpha-D(s,\tau)).
+
+    For a given s the threshold is the root of the second equation and is found between the
+    panels of the spectral law; the first is then solved for s between brackets.  The best
+    penalty is the one whose threshold minimises E at the s of the solution,
+    :math:`\tau=s\int_{y>\tau}\rho h\big/\int_{y>\tau}\rho`, for which
+    :math:`\alpha-D=(\Delta+\int_{y<\tau}\rho\,y(y-sh))/s`.
+    Training loss :math:`(\Delta+E)(1-D/\alpha)^2`.
+
+    Other losses act through the outputs :math:`\omega` of the estimate without the label at hand,
+    of variance q, and :math:`f=(\mathrm{prox}_{V\ell(y,\cdot)}(\omega)-\omega)/V`.  With
+    :math:`Z=P(y\mid w_*,v_*)` the probability of the label for an h of mean
+    :math:`w_*=m\omega/q` and variance :math:`v_*=1-m^2/q`,
+
+    .. math:: \hat q=\alpha\,\mathbb E f^2,\quad
+              \hat m=\alpha\,\mathbb E f\,\partial_{w_*}\!\log Z,\quad
+              \hat V=-\alpha\,\mathbb E\,\partial_\omega f,\qquad
+              s=\frac{\hat q}{\hat m^2},\quad \tau=\frac\lambda{\hat m},\quad V=\frac{D}{\hat V},
+
+    and S_hat is :math:`\hat m/\hat V` times the thresholded matrix.
+
+    References
+    ----------
+    arXiv:2410.18858 (problem, numerical experiments with this estimator); D. Donoho, M. Gavish,
+    A. Montanari, arXiv:1302.2331 (phase transition of perfect recovery); E. Candes,
+    C. Sing-Long, J. Trzasko, arXiv:1210.4139 (divergence of thresholding).
+
+    Examples
+    --------
+    >>> import bsr_theory as bsr
+    >>> from bsr_theory import erm
+    >>> problem = bsr.bilinear_regression(alpha=[0.3, 0.6], beta=1.0, rho=0.2)
+    >>> erm.nuclear_norm(problem).mse.round(10)
+    array([0.41169056, 0.        ])
+    >>> noisy = bsr.bilinear_regression(alpha=0.3, beta=1.0, rho=0.2, delta=0.1)
+    >>> best = erm.nuclear_norm(noisy, lam="optimal")
+    >>> round(best.mse, 10), round(best.lam, 10)
+    (0.5350463018, 0.1141038527)
+    """
+    prior = _gaussian_factors(problem.prior, "the nuclear norm")
+    if loss not in _LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+    if isinstance(problem.channel, SignChannel):
+        return _classifier(problem, prior, problem.channel, lam, loss, tolerance, on_failure)
+    if loss != "squared":
+        raise ValueError(
+            f"channel must be a SignChannel for loss={loss!r}, got {problem.channel!r}"
+        )
+    channel = _read_problem(problem)
+    penalty, best = _read_penalty(lam)
+    limit = check("tolerance", tolerance, low=0.0)
+    shape = broadcast(problem=np.empty(problem.shape), lam=penalty)
+    alpha, delta, penalties, beta, rho = (
+        _flat(x, shape) for x in (problem.alpha, channel.delta, penalty, prior.beta, prior.rho)
+    )
+    mode = np.where(penalties > 0.0, estimators.PENALTY, estimators.INTERPOLATE)
+    if best:
+        mode[:] = estimators.BEST
+    free = mode != estimators.PENALTY
+    gap = _gap(alpha, beta, rho, free & (delta < _CLOSE))
+    with np.errstate(invalid="ignore"):
+        refine = free & (rho < 1.0) & (np.abs(gap) < _NEAR * alpha) & (delta < _NEAR * alpha)
+    out = np.empty((alpha.size, 12))
+    kernel = estimators.nuclear_norm_array
+    run_blocks(
+        lambda b: kernel(
+            beta[b], rho[b], alpha[b], delta[b], penalties[b], mode[b], gap[b], refine[b], limit,
+            out[b],
+        ),
+        alpha.size,
+    )  # fmt: skip
+    status = out[:, estimators.STATUS].astype(np.int64)
+    report_failures(status, on_failure)
+    columns = [out[:, k] for k in range(estimators.CALLS)]
+    return _estimate(columns, out[:, estimators.CALLS], status, shape)
+
+
+def _classifier(
+    problem: Problem,
+    prior: GaussianFactorPrior,
+    channel: SignChannel,
+    lam: Any,
+    loss: Loss,
+    tolerance: float,
+    on_failure: OnFailure,
+) -> ClassifierEstimate:
+    """Return what a nuclear-norm penalty achieves on labels -1 and 1."""
+    _require_alpha(problem)
+    if isinstance(lam, str):
+        raise ValueError(f"lam must be a number > 0 for labels -1 and 1, got {lam!r}")
+    penalty = check("lam", lam, low=0.0, open_low=True, allow_inf=False)
+    limit = check("tolerance", tolerance, low=0.0)
+    shape = broadcast(problem=np.empty(problem.shape), lam=penalty)
+    alpha, delta, penalties, beta, rho = (
+        _flat(x, shape) for x in (problem.alpha, channel.delta, penalty, prior.beta, prior.rho)
+    )
+    out = np.empty((alpha.size, 12))
+    kernel, code = estimators.classifier_array, _LOSSES[loss]
+    run_blocks(
+        lambda b: kernel(
+            beta[b], rho[b], alpha[b], delta[b], penalties[b], code, limit, out[b]
+        ),
+        alpha.size,
+    )  # fmt: skip
+    status = out[:, estimators.STATUS].astype(np.int64)
+    report_failures(status, on_failure)
+    base = _estimate(
+        [out[:, k] for k in range(estimators.CALLS)], out[:, estimators.CALLS], status, shape
+    )
+    with np.errstate(invalid="ignore"):
+        cosine = np.minimum(np.asarray(base.overlap) / np.sqrt(base.norm), 1.0)
+        noise = delta.reshape(shape)
+        angle = np.arctan2(np.sqrt(1.0 - cosine**2 + noise), cosine)
+        angle = np.where(np.asarray(base.norm) == 0.0, 0.5 * np.pi, angle)
+    return ClassifierEstimate(
+        **vars(base),
+        cosine=scalar_or_array(cosine),
+        label_error=scalar_or_array(angle / np.pi),
+    )
+
+
+def nuclear_norm_threshold(rho: Numeric, beta: Numeric = 1.0) -> Any:
+    r"""Return the alpha from which nuclear-norm minimisation recovers S without noise.
+
+    Parameters
+    ----------
+    rho : float or array_like
+        Width ``r/d1`` in (0, inf].
+    beta : float or array_like
+        Aspect ratio ``d2/d1`` in [1, inf].
+
+    Returns
+    -------
+    float or ndarray
+        In [0, 1]; 1 for ``rho >= 1``.  Absolute error below 1e-15.
+
+    Raises
+    ------
+    ValueError
+        If a scalar is out of its range; a bad element of an array gives NaN there.
+
+    Notes
+    -----
+    It is :math:`\lim_{s\to0}\min_\tau E(s,\tau)/s`, the minimax risk of soft thresholding per unit
+    noise.  As s -> 0 the singular values of the noise follow a Marchenko-Pastur law of ratio
+    :math:`(1-\rho)/(\beta-\rho)` and those of S are shrunk by tau.  With
+    :math:`P_k(l)=\int_{\sigma>l}\sigma^{2k}` over that law in the unit in which
+    :math:`\int\sigma^2=1`,
+
+    .. math:: \rho l=(1-\rho)\bigl(P_{1/2}-l\,P_0\bigr),\qquad
+              \alpha_\star=1-(1-\rho)\Bigl(1-\frac\rho\beta\Bigr)\bigl[1-P_1+l\,P_{1/2}\bigr].
+
+    Closed forms at ``beta = 1`` and ``beta = inf``: `bsr_theory.limits.nuclear_norm_recovery`.
+
+    References
+    ----------
+    arXiv:2410.18858; D. Donoho, M. Gavish, A. Montanari, arXiv:1302.2331.
+
+    Examples
+    --------
+    >>> from bsr_theory import erm
+    >>> round(erm.nuclear_norm_threshold(0.2, beta=2.0), 10)
+    0.4752778039
+    """
+    rho = check("rho", rho, low=0.0, open_low=True)
+    beta = check("beta", beta, low=1.0)
+    shape = broadcast(rho=rho, beta=beta)
+    return scalar_or_array(
+        (1.0 - _recovery(_flat(beta, shape), _flat(rho, shape))[:, 0]).reshape(shape)
+    )
+
+
+# --------------------------------------------------------------------------------------------
+# Thresholding a noisy matrix
+# --------------------------------------------------------------------------------------------
+
+
+def _threshold(prior: Prior, s: Numeric, tau: Any, *, hard: bool) -> ThresholdEstimate:
+    factors = _gaussian_factors(prior, "thresholding")
+    best = isinstance(tau, str)
+    if best and tau != "optimal":
+        raise ValueError(f'tau must be a number >= 0 or "optimal", got {tau!r}')
+    cut = 0.0 if best else check("tau", tau, low=0.0)
+    noise = check("s", s, low=0.0)
+    shape = broadcast(prior=np.empty(prior.shape), s=noise, tau=cut)
+    beta, rho, noise, cut = (_flat(x, shape) for x in (factors.beta, factors.rho, noise, cut))
+    out = np.empty((noise.size, 7))
+    kernel = estimators.threshold_array
+    run_blocks(lambda b: kernel(beta[b], rho[b], noise[b], cut[b], best, hard, out[b]), noise.size)
+    return ThresholdEstimate(*(scalar_or_array(x.reshape(shape)) for x in out.T))
+
+
+def soft_threshold(
+    prior: Prior, s: Numeric, tau: Numeric | Literal["optimal"] = "optimal"
+) -> ThresholdEstimate:
+    r"""Return what soft thresholding the singular values of ``S + sqrt(s) Z`` achieves.
+
+    Parameters
+    ----------
+    prior : GaussianFactorPrior
+        Law of S.
+    s : float or array_like
+        Noise variance per entry, in [0, inf].
+    tau : float, array_like or "optimal"
+        Threshold on the singular values y of ``Y/sqrt(d2)``, in [0, inf], or the one of least
+        error.
+
+    Returns
+    -------
+    ThresholdEstimate
+        To be compared with ``prior.mmse(s)``, the error of the optimal shrinkage.
+
+    Raises
+    ------
+    ValueError
+        If the prior is not a `GaussianFactorPrior` or a parameter is out of its range.
+
+    Notes
+    -----
+    With :math:`f=(y-\tau)_+`, the law :math:`\rho` of y and :math:`y-sh` the optimal shrinkage,
+
+    .. math:: E=M(s)+\int\rho\,(f-y+sh)^2=\int\rho\,\min(y,\tau)^2-s+2sD,\qquad
+              D=\int\rho\,f\,h .
+
+    The best threshold equates the means of f and of the optimal shrinkage over :math:`y>\tau`.
+
+    References
+    ----------
+    E. Candes, C. Sing-Long, J. Trzasko, arXiv:1210.4139.
+
+    Examples
+    --------
+    >>> from bsr_theory import GaussianFactorPrior, erm
+    >>> prior = GaussianFactorPrior(beta=2.0, rho=0.2)
+    >>> best = erm.soft_threshold(prior, 0.5)
+    >>> round(prior.mmse(0.5), 6), round(best.mse, 6), round(best.threshold, 6)
+    (0.131712, 0.168297, 0.65172)
+    """
+    return _threshold(prior, s, tau, hard=False)
+
+
+def hard_threshold(
+    prior: Prior, s: Numeric, tau: Numeric | Literal["optimal"] = "optimal"
+) -> ThresholdEstimate:
+    r"""Return what keeping the large singular values of ``S + sqrt(s) Z`` achieves.
+
+    Parameters
+    ----------
+    prior : GaussianFactorPrior
+        Law of S.
+    s : float or array_like
+        Noise variance per entry, in [0, inf].
+    tau : float, array_like or "optimal"
+        Singular values of ``Y/sqrt(d2)`` above it are kept as they are, those below dropped; in
+        [0, inf], or the threshold of least error (the middle of a gap of the spectrum where any
+        threshold in it is best).
+
+    Returns
+    -------
+    ThresholdEstimate
+        To be compared with ``prior.mmse(s)``, the error of the optimal shrinkage.
+
+    Raises
+    ------
+    ValueError
+        If the prior is not a `GaussianFactorPrior` or a parameter is out of its range.
+
+    Notes
+    -----
+    Only bounded functions of y enter :math:`E=1+\int\rho f^2-2\int\rho\,f\,(y-sh)`, so that the
+    jump of f does no harm.  In :math:`E=\int\rho(f-y)^2-s+2sD` the divergence is
+    :math:`D=\int\rho\,f\,h` as well: the derivative of f at the jump is multiplied by the share
+    1/d of the singular values that it concerns, and of the difference quotients of
+    neighbours across the jump the principal value in h already takes account.  The best
+    threshold is where the optimal shrinkage passes y/2.
+
+    References
+    ----------
+    M. Gavish, D. Donoho, arXiv:1305.5870 (low rank).
+
+    Examples
+    --------
+    >>> from bsr_theory import GaussianFactorPrior, erm
+    >>> best = erm.hard_threshold(GaussianFactorPrior(beta=2.0, rho=0.2), 0.1)
+    >>> round(best.mse, 6), round(best.rank, 6)
+    (0.0286, 0.2)
+    """
+    return _threshold(prior, s, tau, hard=True)

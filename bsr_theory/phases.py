@@ -1,0 +1,1188 @@
+r"""Thresholds and phase diagrams, from the curve that holds every fixed point.
+
+State evolution at noise ``s = 1/qhat`` says at which sampling ratio it rests there,
+
+.. math:: \alpha(s) = \frac{1}{k\, s\, \mathrm{precision}(1 - M(s))},
+
+with k the prior's `snr_per_alpha`.  One table of this curve answers for every alpha.
+
+* Where alpha(s) decreases the fixed point is stable: such a part is a *branch*.  A branch ends at
+  turning points of the curve, the spinodals.
+* An uninformed iteration starts at large s and rests at the first branch, from large s down, that
+  reaches up to its alpha: message passing jumps at local maxima.
+* Two branches change order where their informations are equal.  A branch of smaller s wins from
+  there on, since ``d i/d alpha`` is the information of one more label, which is less when more is
+  known.
+* Two limits of the curve are branches too: ``s -> inf`` (nothing is learned), stable below weak
+  recovery, and ``s -> 0`` (everything is known), stable above strong recovery.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.polynomial import chebyshev
+from scipy import special
+from scipy.interpolate import PPoly
+from scipy.optimize import brentq, elementwise
+from tqdm import tqdm
+
+from ._arrays import Array, Numeric, scalar_or_array, select
+from .channels import Channel
+from .priors import Prior
+from .problem import Problem
+from .results import Provenance, Status
+from .state_evolution import _by_channel, _log_alpha, _Points, _root, solve
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["CriticalPoint", "Thresholds", "critical_point", "phase_diagram", "thresholds"]
+
+_Index = npt.NDArray[np.intp]
+
+# Panels of log s with Chebyshev nodes: an interpolation good to about 1e-9.
+_LOW, _HIGH = np.log(1e-20), np.log(1e13)
+_PANEL, _DEGREE = 1.5, 12
+_NODES = 0.5 - 0.5 * np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1))
+_POWERS = np.vander(_NODES)
+_ANGLES = np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1)
+_TAIL = np.cos(np.outer(_ANGLES, [_DEGREE - 1, _DEGREE])) * 2.0 / (_DEGREE + 1)
+_UNRESOLVED = 1e-10  # last Chebyshev coefficients above which a panel is halved
+_NARROW = 2e-3  # narrowest panel
+_DEEP = np.log(1e-40)  # noise below which no alpha is told from strong recovery
+_SHALLOW = 1e-9  # relative depth in alpha below which a wiggle of the curve is rounding
+_BLIND = 1e-9  # precision at q = 0, relative to that elsewhere, below which it is 0
+_RESIDUAL = 1e-13  # of a pixel: the evaluations of mmse are at their rounding there
+_ACCEPT = 1e-11
+
+EASY, HARD, IMPOSSIBLE = 0, 1, 2
+
+
+# --------------------------------------------------------------------------------------------
+# Results
+# --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Sampling ratios at which learning changes its nature.
+
+    ``inf`` means that no finite alpha suffices, 0 that any does, NaN that there is no such
+    transition.
+
+    Attributes
+    ----------
+    weak_recovery : float or ndarray
+        Above it an uninformed iteration leaves the overlap that is known without data: the linear
+        stability of that point.  0 when the first labels teach something
+        (``precision(0) > 0``), inf when the point is always stable.
+    algorithmic : float or ndarray
+        Last spinodal of the uninformed branch: message passing reaches the Bayes-optimal error
+        from here on.  NaN without a first-order transition.
+    information_theoretic : float or ndarray
+        Where the Bayes-optimal error jumps past that spinodal: equal information of two branches,
+        or strong recovery if that comes first.  NaN without a first-order transition.
+    strong_recovery : float or ndarray
+        Above it the Bayes-optimal error is zero: degrees of freedom over what a label
+        resolves.  inf with noise, and for labels that never determine h.
+    strong_recovery_algorithmic : float or ndarray
+        Above it the error of message passing is zero; larger than `strong_recovery` exactly when
+        a first-order transition is in its way.
+    informed_spinodal : float or ndarray
+        Where the fixed point that wins at `information_theoretic` or one that follows it first
+        exists; an iteration that starts from the signal finds it from here on.  NaN without a
+        first-order transition.
+    status : Status or ndarray
+        `Status.CONVERGED` with a first-order transition, `Status.ABSENT` without,
+        `Status.INVALID_INPUT` for parameters that are NaN or out of their range.
+    """
+
+    weak_recovery: Any
+    algorithmic: Any
+    information_theoretic: Any
+    strong_recovery: Any
+    strong_recovery_algorithmic: Any
+    informed_spinodal: Any
+    status: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the fields, () for scalar parameters."""
+        return np.shape(self.weak_recovery)
+
+
+@dataclass(frozen=True)
+class CriticalPoint:
+    """Where a first-order transition ends: its two spinodals and its Maxwell line meet.
+
+    Attributes
+    ----------
+    parameter : str
+        Name of the parameter that was varied.
+    value : float
+        Its critical value.
+    alpha : float
+        Sampling ratio of the point.
+    s, q, mmse : float
+        Noise of the denoising problem, overlap and error there.
+    """
+
+    parameter: str
+    value: float
+    alpha: float
+    s: float
+    q: float
+    mmse: float
+
+
+# --------------------------------------------------------------------------------------------
+# The curve alpha(s) of one prior and one channel
+# --------------------------------------------------------------------------------------------
+
+
+class _Denoising:
+    """Error and overlap of one prior at the nodes of panels of log s."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+        edge = float(_vanishing(prior, np.full(1, _HIGH))[0])
+        if edge < _HIGH:
+            # the overlap vanishes there: panels that shrink towards it
+            count = int(np.ceil((edge - _LOW) / _PANEL))
+            start = np.linspace(_LOW, edge - _PANEL, count)
+            ends = np.concatenate([start, edge - _PANEL * 0.5 ** np.arange(1, 31)])
+        else:
+            ends = np.linspace(_LOW, _HIGH, int(np.ceil((_HIGH - _LOW) / _PANEL)) + 1)
+        # where two bulks of the spectrum meet, mmse is only twice differentiable: halve panels
+        done: list[tuple[Array, ...]] = []
+        low, width = ends[:-1], np.diff(ends)
+        while low.size:
+            logs = low[:, None] + width[:, None] * _NODES
+            mmse, q = (x.reshape(logs.shape) for x in prior.mmse_and_overlap(np.exp(logs.ravel())))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                tail = np.abs(np.log(mmse) @ _TAIL) + np.abs(np.log(q) @ _TAIL)
+            good = ~(np.max(tail, axis=1) > _UNRESOLVED) | (width < _NARROW)
+            done.append((low[good], logs[good], mmse[good], q[good]))
+            half = 0.5 * width[~good]
+            low = np.concatenate([low[~good], low[~good] + half])
+            width = np.concatenate([half, half])
+        low, logs, mmse, q = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        order = np.argsort(low)
+        self.ends = np.append(low[order], ends[-1])
+        self.width = np.diff(self.ends)
+        self.logs, self.mmse, self.q = (x[order].ravel() for x in (logs, mmse, q))
+
+    def interpolate(self, values: Array) -> PPoly:
+        """Return the piecewise polynomial through values at the nodes."""
+        power = np.linalg.solve(_POWERS, values.reshape(self.width.size, -1).T)
+        scale = self.width ** -np.arange(_DEGREE, -1, -1.0)[:, None]
+        return PPoly(power * scale, self.ends)
+
+
+class _Interpolated:
+    """Answers of one channel by interpolation: for channels that take long.
+
+    A polynomial in q where q is small.  Beyond, Chebyshev panels in log(q/(1 - q)), whose poles
+    are at a distance of pi; they widen where the precision nears a power of 1 - q.
+    """
+
+    _START, _ORDER, _WIDTH, _END = 0.02, 14, 3.0, 50.0
+    _ENOUGH = 1e-10  # error at which a panel may be twice as wide as the one before
+
+    def __init__(
+        self, channel: Channel, first: float, start: Array, ends: Array, panels: Array
+    ) -> None:
+        self.channel, self.ends = channel, ends
+        self.unit, self.basis = self.nodes()
+        # labels that teach nothing at first: the precision is q times a polynomial
+        self.blind = first <= _BLIND * start[-1]
+        values = start / (self._START * self.unit) if self.blind else start
+        self.small = chebyshev.Chebyshev(self.basis @ values, [0.0, self._START])
+        line = chebyshev.Chebyshev([0.5 * self._START] * 2, [0.0, self._START])
+        self.small_area = (self.small * line if self.blind else self.small).integ(lbnd=0.0)
+        self.log = self.basis @ np.log(panels)
+        # the integral of precision dq = precision q (1 - q) d log(q/(1 - q))
+        width = np.diff(ends)
+        x = ends[:-1] + width * self.unit[:, None]
+        density = self.basis @ (panels * special.expit(x) * special.expit(-x))
+        self.area = chebyshev.chebint(density, lbnd=-1, axis=0) * 0.5 * width
+        steps = np.cumsum(chebyshev.chebval(1.0, self.area))
+        self.area[0] += self.small_area(self._START) + np.append(0.0, steps[:-1])
+
+    @classmethod
+    def nodes(cls) -> tuple[Array, Array]:
+        """Return the nodes in [0, 1], and the matrix from values there to coefficients."""
+        angle = np.pi * (np.arange(cls._ORDER, -1, -1) + 0.5) / (cls._ORDER + 1)
+        basis = np.cos(np.outer(np.arange(cls._ORDER + 1), angle)) * 2.0 / (cls._ORDER + 1)
+        basis[0] *= 0.5
+        return 0.5 + 0.5 * np.cos(angle), basis
+
+    @classmethod
+    def of(cls, channel: Channel, count: int) -> list[_Interpolated]:
+        """Return the table of each of ``count`` channels, whose parameters are an array."""
+        unit, basis = cls.nodes()
+
+        def precision(q: Array, v: Array) -> Array:
+            values = channel.precision(q[:, None], v[:, None])
+            return np.broadcast_to(values, (q.size, count))
+
+        first = precision(np.zeros(1), np.ones(1))[0]
+        start = precision(cls._START * unit, 1.0 - cls._START * unit)
+        ends, width = [float(special.logit(cls._START))], cls._WIDTH
+        panels = []
+        while ends[-1] < cls._END:
+            x = ends[-1] + width * unit
+            panels.append(precision(special.expit(x), special.expit(-x)))
+            ends.append(ends[-1] + width)
+            last = np.abs(basis[-2:] @ np.log(panels[-1]))
+            if np.max(last) * 2.0**cls._ORDER < cls._ENOUGH:
+                width *= 2.0
+        table = np.stack(panels, axis=1)
+        each = [select(channel, (count,), np.array([i])) for i in range(count)]
+        return [
+            cls(each[i], float(first[i]), start[:, i], np.array(ends), table[:, :, i])
+            for i in range(count)
+        ]
+
+    def _split(self, q: Array, v: Array) -> tuple[npt.NDArray[np.bool_], _Index, Array]:
+        """Return where q is small, and elsewhere the panel and the place in it."""
+        with np.errstate(divide="ignore"):
+            x = np.clip(np.log(q) - np.log(v), self.ends[0], self.ends[-1])
+        panel = np.clip(np.searchsorted(self.ends, x) - 1, 0, self.ends.size - 2)
+        low, high = self.ends[panel], self.ends[panel + 1]
+        return q < self._START, panel, (2.0 * x - low - high) / (high - low)
+
+    def precision(self, q: Array, v: Array) -> Array:
+        """Return the precision at overlaps q = 1 - v."""
+        small, panel, place = self._split(q, v)
+        beyond = np.exp(chebyshev.chebval(place, self.log[:, panel], tensor=False))
+        near = np.where(small, q, 0.0)
+        return np.where(small, self.small(near) * (near if self.blind else 1.0), beyond)
+
+    def information(self, q: Array, v: Array) -> Array:
+        """Return the information at overlaps q = 1 - v, less that at q = 0."""
+        small, panel, place = self._split(q, v)
+        beyond = chebyshev.chebval(place, self.area[:, panel], tensor=False)
+        return -0.5 * np.where(small, self.small_area(np.where(small, q, 0.0)), beyond)
+
+    def generalization_error(self, q: Array, v: Array) -> Array:
+        """Return the prediction error at overlaps q = 1 - v, tabulated on the panels they need."""
+        small, panel, place = self._split(q, v)
+        out = np.empty(q.shape)
+        if small.any():
+            nodes = self._START * self.unit
+            values = self.basis @ self.channel.generalization_error(nodes, 1.0 - nodes)
+            out[small] = chebyshev.chebval(2.0 * q[small] / self._START - 1.0, values)
+        for k in np.unique(panel[~small]):
+            here = ~small & (panel == k)
+            x = self.ends[k] + (self.ends[k + 1] - self.ends[k]) * self.unit
+            values = self.channel.generalization_error(special.expit(x), special.expit(-x))
+            out[here] = chebyshev.chebval(place[here], self.basis @ values)
+        return out
+
+
+class _Family:
+    """Curves of many priors and channels: their exact points, quickly."""
+
+    def __init__(self, points: _Points) -> None:
+        self.points = points
+        self.tables: list[_Interpolated] = []
+        self.of = np.full(points.alpha.size, -1, dtype=np.intp)
+        if not getattr(points.channel, "_costly", False):
+            return
+        groups = [g for g in _by_channel(points, np.flatnonzero(points.valid)) if g.size]
+        for number, group in enumerate(groups):
+            self.of[group] = number
+        if groups:
+            kinds = np.array([group[0] for group in groups])
+            channel = select(points.channel, points.shape, kinds)
+            self.tables = _Interpolated.of(channel, kinds.size)
+
+    def log_alpha(
+        self, logs: Array, mmse: Array, q: Array, prior: Prior, channel: Channel, row: _Index
+    ) -> Array:
+        """Return log alpha(s) from s and the error and overlap there."""
+        if not self.tables:
+            return _log_alpha(prior, channel, logs, mmse, q)
+        precision = self._each(_Interpolated.precision, q, mmse, row)
+        return np.asarray(-logs - np.log(precision * self.points.k[row]))
+
+    def _each(self, what: Any, q: Array, v: Array, row: _Index) -> Array:
+        """Return an answer of the channels' tables."""
+        q, v = np.clip(q, 0.0, 1.0), np.clip(v, 0.0, 1.0)
+        of = self.of[row]
+        if of.size and np.all(of == of[0]):
+            return np.asarray(what(self.tables[of[0]], q, v))
+        out = np.empty(q.shape)
+        for table in np.unique(of):
+            where = of == table
+            out[where] = what(self.tables[table], q[where], v[where])
+        return out
+
+    def evaluate(self, logs: Array, row: _Index) -> tuple[Array, Array, Array]:
+        """Return log alpha(s), error and overlap."""
+        prior, channel = self.points.at(row)
+        mmse, q = prior.mmse_and_overlap(np.exp(logs))
+        return self.log_alpha(logs, mmse, q, prior, channel, row), mmse, q
+
+    def generalization_error(self, q: Array, mmse: Array, row: _Index) -> Array:
+        """Return the error of the prediction of a new label."""
+        if self.tables:
+            return self._each(_Interpolated.generalization_error, q, mmse, row)
+        prior, channel = self.points.at(row)
+        most = np.asarray(prior.second_moment)
+        q, mmse = np.clip(q, 0.0, most), np.clip(mmse, 0.0, most)
+        return np.asarray(channel.generalization_error(q, mmse))
+
+    def information(self, log_alpha: float, logs: Array, row: _Index) -> Array:
+        """Return the information i at fixed points, in nats per d1 d2, up to a constant."""
+        prior, channel = self.points.at(row)
+        mmse, q = prior.mmse_and_overlap(np.exp(logs))
+        qhat = np.exp(-logs)
+        signal = np.asarray(prior.information(qhat)) - 0.5 * qhat * mmse
+        if self.tables:
+            labels = self._each(_Interpolated.information, q, mmse, row)
+        else:
+            labels = np.asarray(channel.information(q, mmse))
+        return np.asarray(signal + np.exp(log_alpha) * self.points.k[row] * labels)
+
+
+def _vanishing(prior: Prior, high: Array) -> Array:
+    """Return log s from which on the overlap is that of the prior, ``high`` if there is none."""
+    low, known = np.full(high.shape, _LOW), prior.prior_overlap
+    _, q = prior.mmse_and_overlap(np.exp(high))
+    if not np.any(q <= known):
+        return high
+    top = high.copy()
+    for _ in range(60):
+        middle = 0.5 * (low + top)
+        learned = prior.mmse_and_overlap(np.exp(middle))[1] > known
+        low, top = np.where(learned, middle, low), np.where(learned, top, middle)
+    return np.where(q <= known, top, high)
+
+
+class _Curve:
+    """Table of log alpha(s) against log s, cut into branches.
+
+    Branches are numbered from large s down.  Number 0 is the point where nothing is learned, the
+    last one perfect recovery; ``top`` and ``bottom`` bound the log alpha at which each one is
+    stable, ``left`` and ``right`` its log s.
+    """
+
+    def __init__(self, table: _Denoising, values: Array, weak: float, strong: float) -> None:
+        self.log_alpha = table.interpolate(values)
+        self.slope = self.log_alpha.derivative()
+        self.logs, self.values = table.logs, values
+        with np.errstate(divide="ignore"):
+            self.weak, self.strong = float(np.log(weak)), float(np.log(strong))
+        turns = self.slope.roots(extrapolate=False)
+        turns = np.unique(turns[np.isfinite(turns)])
+        # its limits on both sides belong to the curve
+        first, last = self.logs[0], self.logs[-1]
+        at = np.concatenate([[-np.inf, first], turns, [last, np.inf]])
+        height = np.concatenate(
+            [[self.strong, values[0]], self.log_alpha(turns), [values[-1], self.weak]]
+        )
+        kept = _zigzag(height, _SHALLOW)
+        self.at, self.height = at[kept], height[kept]
+        self.turning = np.isfinite(self.at) & np.isin(self.at, turns)
+
+    def cut(self) -> None:
+        """Cut the curve into branches at its extrema, once these are exact."""
+        falls = np.flatnonzero(np.diff(self.height) < 0.0)[::-1]
+        self.left = np.concatenate([[np.inf], self.at[falls], [-np.inf]])
+        self.right = np.concatenate([[np.inf], self.at[falls + 1], [-np.inf]])
+        self.top = np.concatenate([[self.weak], self.height[falls], [np.inf]])
+        self.bottom = np.concatenate([[-np.inf], self.height[falls + 1], [self.strong]])
+        self.rises = np.flatnonzero(np.diff(self.height) > 0.0)
+
+    @property
+    def perfect(self) -> int:
+        """Number of the branch of perfect recovery."""
+        return self.top.size - 1
+
+    def invert(self, branch: int, log_alpha: Array) -> Array:
+        """Return log s on a branch by interpolation, for log alpha within its range."""
+        left = max(self.left[branch], self.logs[0])
+        right = min(self.right[branch], self.logs[-1])
+        inner = (self.logs > left) & (self.logs < right)
+        logs = np.concatenate([[left], self.logs[inner], [right]])
+        values = np.concatenate(
+            [self.log_alpha(left)[None], self.values[inner], self.log_alpha(right)[None]]
+        )
+        values = np.minimum.accumulate(values)
+        # the interval between nodes that holds log alpha, then Newton steps inside it
+        j = np.clip(np.searchsorted(-values, -log_alpha, side="right"), 1, logs.size - 1)
+        low, high = logs[j - 1], logs[j]
+        x = 0.5 * (low + high)
+        for _ in range(50):
+            error = self.log_alpha(x) - log_alpha
+            low, high = np.where(error > 0.0, x, low), np.where(error < 0.0, x, high)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                new = x - error / self.slope(x)
+            new = np.where((new >= low) & (new <= high), new, 0.5 * (low + high))
+            moved, x = np.abs(new - x), new
+            if np.all(moved <= 1e-11):
+                break
+        return np.asarray(x)
+
+    def uninformed(self, log_alpha: Array) -> _Index:
+        """Return the branch on which an iteration from the prior's mean rests."""
+        return np.asarray(np.argmax(log_alpha[:, None] < self.top, axis=1))
+
+    def bayes(self, log_alpha: Array, crossing: Array) -> _Index:
+        """Return the branch of least information; ``crossing[b, c]`` is where c overtakes b."""
+        best = np.full(log_alpha.shape, -1, dtype=np.intp)
+        for branch in range(self.top.size):
+            alive = (log_alpha >= self.bottom[branch]) & (log_alpha < self.top[branch])
+            best[alive & ((best < 0) | (log_alpha >= crossing[best, branch]))] = branch
+        return best
+
+
+def _zigzag(height: Array, depth: float) -> _Index:
+    """Return the first index, the extrema that stand out by more than ``depth``, and the last."""
+    kept = [0]
+    high = low = 0  # highest and lowest point since the last extremum that was kept
+    direction = 0
+    for i in range(1, height.size):
+        if height[i] > height[high]:
+            high = i
+        if height[i] < height[low]:
+            low = i
+        if direction >= 0 and height[i] < height[high] - depth:
+            if height[high] > height[kept[-1]] + depth:
+                kept.append(high)
+            direction, high, low = -1, i, i
+        elif direction <= 0 and height[i] > height[low] + depth:
+            if height[low] < height[kept[-1]] - depth:
+                kept.append(low)
+            direction, high, low = 1, i, i
+    last = height.size - 1
+    if kept[-1] != last:
+        kept.append(last)
+    return np.array(kept, dtype=np.intp)
+
+
+# --------------------------------------------------------------------------------------------
+# Many curves
+# --------------------------------------------------------------------------------------------
+
+
+def _weak_recovery(points: _Points) -> Array:
+    """Return the alpha at which the point without learning becomes unstable."""
+    index = np.flatnonzero(points.valid)
+    weak = np.full(points.alpha.size, np.nan)
+    if not index.size:
+        return weak
+    prior, channel = points.at(index)
+    least, most = np.asarray(prior.prior_overlap), np.asarray(prior.second_moment)
+    half = 0.5 * (most - least)
+    first = np.broadcast_to(channel.precision(least, most - least), index.shape)
+    scale = np.broadcast_to(channel.precision(least + half, half), index.shape)
+    top = np.full(index.size, _HIGH)
+    edge = _vanishing(prior, top)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        learns = np.where(edge < top, np.exp(-edge) / first, 0.0)
+        # precision vanishes with q: its slope, times the overlap that qhat buys
+        step = 1e-4 * np.arange(1.0, 7.0)[:, None]
+        ratio = np.broadcast_to(np.asarray(channel.precision(step, most - step)), (6, index.size))
+        slope = np.array([6.0, -15.0, 20.0, -15.0, 6.0, -1.0]) @ (ratio / step)
+        far = np.exp(top)
+        one, two = (prior.mmse_and_overlap(s)[1] * s for s in (0.5 * far, far))
+        gain = 2.0 * two - one
+        blind = 1.0 / (np.maximum(slope, 0.0) * gain)
+        found = np.where(first > _BLIND * scale, learns, blind) / points.k[index]
+    weak[index] = found
+    return weak
+
+
+def _curves(family: _Family, weak: Array, progress: bool) -> list[_Curve | None]:
+    """Return the curve of every valid point."""
+    points = family.points
+    curves: list[_Curve | None] = [None] * points.alpha.size
+    groups = points.groups(np.flatnonzero(points.valid))
+    for group in _bar(groups, "curves", progress):
+        table = _Denoising(points.shared_prior(group))
+        for at in group:
+            channel = select(points.channel, points.shape, np.array([at]))
+            row = np.full(table.logs.size, at)
+            values = family.log_alpha(table.logs, table.mmse, table.q, table.prior, channel, row)
+            curves[at] = _Curve(table, values, float(weak[at]), float(points.strong[at]))
+    _polish(family, [curve for curve in curves if curve is not None], curves)
+    for curve in curves:
+        if curve is not None:
+            curve.cut()
+    return curves
+
+
+def _polish(family: _Family, every: Sequence[_Curve], curves: Sequence[_Curve | None]) -> None:
+    """Replace the interpolated turning points by those of the exact curve."""
+    rows = [row for row, curve in enumerate(curves) if curve is not None]
+    where = [
+        (row, curve, int(j))
+        for row, curve in zip(rows, every, strict=True)
+        for j in np.flatnonzero(curve.turning)
+    ]
+    if not where:
+        return
+    row = np.array([at for at, _, _ in where], dtype=np.intp)
+    at = np.array([curve.at[j] for _, curve, j in where])
+    sign = np.array([1.0 if _is_minimum(curve.height, j) else -1.0 for _, curve, j in where])
+    index = np.arange(row.size)
+
+    def height(x: Array, i: _Index) -> Array:
+        return np.asarray(sign[i] * family.evaluate(x, row[i])[0])
+
+    value = height(at, index)
+    for radius in (0.03, 0.3):
+        found = elementwise.find_minimum(
+            height,
+            (at - radius, at, at + radius),
+            args=(index,),
+            tolerances={"xatol": 1e-7, "xrtol": 0.0, "fatol": 0.0, "frtol": 0.0},
+        )
+        better = found.success & (found.f_x < value)
+        at, value = np.where(better, found.x, at), np.where(better, found.f_x, value)
+    for (_, curve, j), x, y in zip(where, at, sign * value, strict=True):
+        curve.at[j], curve.height[j] = x, y
+
+
+def _is_minimum(height: Array, j: int) -> bool:
+    return bool(height[j] < height[j - 1] or height[j] < height[j + 1])
+
+
+def _bar(work: Iterable[Any], what: str, progress: bool) -> Iterable[Any]:
+    """Wrap work that takes seconds in a progress bar, shown on a terminal only."""
+    bar: Iterable[Any] = tqdm(work, desc=what, leave=False, disable=None if progress else True)
+    return bar
+
+
+# --------------------------------------------------------------------------------------------
+# Information of branches
+# --------------------------------------------------------------------------------------------
+
+
+def _on_branch(points: _Points, row: int, curve: _Curve, branch: int, log_alpha: float) -> float:
+    """Return log s of a branch at log alpha, inf where nothing is learned."""
+    if branch > 0:
+        return float(curve.invert(branch, np.array([log_alpha]))[0])
+    prior, channel = points.at(np.array([row]))
+    least, most = np.asarray(prior.prior_overlap), np.asarray(prior.second_moment)
+    first = np.asarray(channel.precision(least, most - least))
+    with np.errstate(divide="ignore"):
+        return float(-log_alpha - np.log(np.ravel(first * points.k[row])[0]))
+
+
+def _crossings(family: _Family, row: int, curve: _Curve) -> Array:
+    """Return log alpha from which on branch c has less information than branch b < c."""
+    count = curve.top.size
+    crossing = np.full((count, count), np.inf)
+    for b in range(count):
+        for c in range(b + 1, count):
+            low = max(curve.bottom[b], curve.bottom[c])
+            high = min(curve.top[b], curve.top[c])
+            # without noise the information of perfect recovery is -inf
+            one = c == curve.perfect or high <= low
+            crossing[b, c] = low if one else _maxwell(family, row, curve, b, c, low, high)
+    return crossing
+
+
+def _maxwell(
+    family: _Family, row: int, curve: _Curve, b: int, c: int, low: float, high: float
+) -> float:
+    """Return log alpha in (low, high) where branches b and c have equal information.
+
+    The information is stationary along each branch, so interpolated places of the fixed points
+    give it to the square of their error.
+    """
+
+    def excess(log_alpha: float) -> float:
+        pair = [_on_branch(family.points, row, curve, n, log_alpha) for n in (b, c)]
+        first, second = family.information(log_alpha, np.array(pair), np.full(2, row))
+        return float(second - first)
+
+    if not np.isfinite(high):
+        step = 0.1
+        while excess(low + step) > 0.0:
+            step *= 2.0
+            if low + step > curve.values[0]:
+                return np.inf
+        high = low + step
+    inset = 1e-14 * (1.0 + abs(low))
+    low, high = low + inset, high - inset
+    if high <= low or excess(low) <= 0.0:
+        return low
+    if excess(high) >= 0.0:
+        return np.inf
+    return float(brentq(excess, low, high, xtol=1e-14, rtol=1e-14))
+
+
+# --------------------------------------------------------------------------------------------
+# Thresholds
+# --------------------------------------------------------------------------------------------
+
+
+def thresholds(prior: Prior, channel: Channel) -> Thresholds:
+    r"""Return the weak, algorithmic, information-theoretic and strong recovery thresholds.
+
+    Parameters
+    ----------
+    prior : Prior
+        Parameters may be arrays, which broadcast with those of the channel.
+    channel : Channel
+        Parameters may be arrays.
+
+    Returns
+    -------
+    Thresholds
+        Sampling ratios (``alpha_LR`` for a `LowRankFactorPrior`), of the common shape.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not broadcast.
+
+    Notes
+    -----
+    All are read off the curve :math:`\alpha(s) = 1/(k s\,\mathrm{precision}(1 - M(s)))`: weak
+    recovery is its limit for ``s -> inf`` (or where the overlap vanishes), strong recovery that
+    for ``s -> 0``, the algorithmic threshold its highest turning point.  The
+    information-theoretic one is where the branches on both sides of that turning point have equal
+    information :math:`i = I_S(\hat q) - \hat q(1-q)/2 + k\alpha\,\mathrm{information}(q)`.
+    Without noise perfect recovery has ``i = -inf``, so that it wins as soon as the labels that
+    resolve h outnumber the degrees of freedom.
+
+    With several first-order transitions these are the thresholds of the last one, beyond which
+    there is a single fixed point.
+
+    References
+    ----------
+    arXiv:2410.18858 (the prior and its state evolution); J. Barbier, F. Krzakala, N. Macris,
+    L. Miolane, L. Zdeborova, arXiv:1708.03395 (the phases of generalised linear models).
+
+    Examples
+    --------
+    >>> import bsr_theory as bsr
+    >>> from bsr_theory.phases import thresholds
+    >>> found = thresholds(bsr.GaussianFactorPrior(beta=2.0, rho=0.5), bsr.GaussianChannel())
+    >>> found.weak_recovery, found.strong_recovery, found.status.name
+    (0.0, 0.625, 'ABSENT')
+    >>> thresholds(bsr.LowRankFactorPrior(beta=1.0), bsr.GaussianChannel([0.0, 1.0])).weak_recovery
+    array([0.5, 1. ])
+    """
+    points = _Points(Problem(prior, channel, 1.0))
+    fields, status, _ = _thresholds(_Family(points), progress=False)
+    columns = [scalar_or_array(x.reshape(points.shape)) for x in (*fields.values(), status)]
+    if not points.shape:
+        columns[-1] = Status(columns[-1])
+    return Thresholds(*columns)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Thresholds))[:-1]
+
+
+def _thresholds(
+    family: _Family, *, progress: bool
+) -> tuple[dict[str, Array], npt.NDArray[np.int64], list[tuple[_Curve, Array] | None]]:
+    """Return the thresholds and their status, and each curve with its crossings."""
+    points = family.points
+    size = points.alpha.size
+    found = {name: np.full(size, np.nan) for name in _FIELDS}
+    weak = _weak_recovery(points)
+    strong = np.where(points.valid, points.strong, np.nan)
+    status = np.where(points.valid, int(Status.ABSENT), int(Status.INVALID_INPUT))
+    found |= {"weak_recovery": weak, "strong_recovery": strong}
+    found["strong_recovery_algorithmic"] = strong.copy()
+    out: list[tuple[_Curve, Array] | None] = [None] * size
+    if points.channel.single_fixed_point:
+        return found, status, out
+    curves = _curves(family, weak, progress)
+    for row, curve in _bar(enumerate(curves), "informations", progress):
+        if curve is None:
+            continue
+        crossing = _crossings(family, row, curve)
+        out[row] = (curve, crossing)
+        if not curve.rises.size:
+            continue
+        status[row] = Status.CONVERGED
+        values = _first_order(curve, crossing)
+        for name, value in values.items():
+            found[name][row] = strong[row] if value == curve.strong else np.exp(value)
+        if np.isfinite(strong[row]):
+            found["strong_recovery_algorithmic"][row] = max(strong[row], found["algorithmic"][row])
+    return found, status, out
+
+
+def _first_order(curve: _Curve, crossing: Array) -> dict[str, float]:
+    """Return log alpha of the three thresholds of the last first-order transition."""
+    peaks = curve.rises + 1
+    peak = peaks[np.argmax(curve.height[peaks])]
+    place, top = curve.at[peak], curve.height[peak]
+    informed = float(np.min(curve.height[:peak]))
+    if abs(informed - curve.strong) < _SHALLOW:
+        informed = curve.strong
+    # the optimum changes branch at a crossing, or where a branch begins or ends
+    events = np.concatenate([crossing.ravel(), curve.bottom, curve.top])
+    events = np.unique(events[(events >= informed) & (events <= top)])
+    beyond = (curve.right <= place) & (curve.left < np.inf)
+    best = curve.bayes(events, crossing)
+    first = np.flatnonzero(beyond[best] & (best >= 0))
+    transition = float(events[first[0]]) if first.size else float(top)
+    return {
+        "algorithmic": float(top),
+        "information_theoretic": transition,
+        "informed_spinodal": informed,
+    }
+
+
+# --------------------------------------------------------------------------------------------
+# The end of a first-order transition
+# --------------------------------------------------------------------------------------------
+
+
+def critical_point(
+    prior: Prior,
+    channel: Channel,
+    *,
+    low: float,
+    high: float,
+    parameter: str = "delta",
+    tolerance: float = 1e-9,
+) -> CriticalPoint:
+    """Return where a first-order transition ends as a parameter is varied.
+
+    Parameters
+    ----------
+    prior : Prior
+        With scalar parameters.
+    channel : Channel
+        With scalar parameters.
+    low, high : float
+        Values of the parameter with the transition on one side and none on the other.
+    parameter : str
+        Field of the channel or else of the prior that is varied; its own value is ignored.
+    tolerance : float
+        Relative accuracy of the critical value that is aimed at.
+
+    Returns
+    -------
+    CriticalPoint
+        The cusp of the two spinodals.
+
+    Raises
+    ------
+    ValueError
+        If there is no such parameter, parameters are arrays, or both or neither of ``low`` and
+        ``high`` have a first-order transition.
+
+    Notes
+    -----
+    At the cusp ``alpha(s)`` has a horizontal inflection: the steepest ascent of the unstable part
+    is followed until it is 0.
+
+    Examples
+    --------
+    >>> import bsr_theory as bsr
+    >>> from bsr_theory.phases import critical_point
+    >>> prior, channel = bsr.GaussianFactorPrior(beta=2.0, rho=0.5), bsr.GaussianChannel()
+    >>> critical_point(prior, channel, low=0.1, high=1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: one of low=0.1 and high=1.0 must have a first-order transition and the other none
+    """
+    if prior.shape or channel.shape:
+        raise ValueError("the parameters of prior and channel must be scalars here")
+
+    def curve(value: float) -> _Curve:
+        points = _Points(_replace(Problem(prior, channel, 1.0), **{parameter: value}))
+        only = _curves(_Family(points), _weak_recovery(points), progress=False)[0]
+        if only is None:
+            raise ValueError(f"{parameter} is out of its range: {value!r}")
+        return only
+
+    ends = {low: curve(low), high: curve(high)}
+    if bool(ends[low].rises.size) == bool(ends[high].rises.size):
+        raise ValueError(
+            f"one of low={low!r} and high={high!r} must have a first-order transition and the "
+            "other none"
+        )
+    inside, outside = (low, high) if ends[low].rises.size else (high, low)
+    here = ends[inside]
+    # close to the cusp the steepest ascent outlives the transition
+    for _ in range(8):
+        middle = 0.5 * (inside + outside)
+        there = curve(middle)
+        if there.rises.size:
+            inside, here = middle, there
+        else:
+            outside = middle
+    place = _steepest(here, None)
+
+    def ascent(value: float) -> float:
+        nonlocal place
+        table = curve(value)
+        place = _steepest(table, place)
+        return float(table.slope(place))
+
+    value = float(brentq(ascent, inside, outside, xtol=1e-300, rtol=tolerance))
+    problem = _replace(Problem(prior, channel, 1.0), **{parameter: value})
+    ascent(value)
+    family = _Family(_Points(problem))
+    log_alpha, mmse, q = family.evaluate(np.array([place]), np.zeros(1, dtype=np.intp))
+    return CriticalPoint(
+        parameter=parameter,
+        value=value,
+        alpha=float(np.exp(log_alpha[0])),
+        s=float(np.exp(place)),
+        q=float(q[0]),
+        mmse=float(mmse[0]),
+    )
+
+
+def _steepest(curve: _Curve, near: float | None) -> float:
+    """Return log s of the largest slope on unstable parts, or of the local one near a place."""
+    bends = curve.slope.derivative().roots(extrapolate=False)
+    bends = bends[np.isfinite(bends)]
+    # maxima of the slope
+    h = 1e-3
+    slope = curve.slope(bends)
+    bends = bends[(curve.slope(bends - h) < slope) & (curve.slope(bends + h) < slope)]
+    if near is not None:
+        return float(bends[np.argmin(np.abs(bends - near))])
+    rise = curve.rises[np.argmax(np.diff(curve.height)[curve.rises])]
+    inner = bends[(bends > curve.at[rise]) & (bends < curve.at[rise + 1])]
+    return float(inner[np.argmax(curve.slope(inner))])
+
+
+# --------------------------------------------------------------------------------------------
+# Phase diagrams
+# --------------------------------------------------------------------------------------------
+
+
+def _replace(problem: Problem, **values: Any) -> Problem:
+    """Return the problem with parameters changed, each where it lives."""
+    prior, channel, alpha = problem.prior, problem.channel, problem.alpha
+    for name, value in values.items():
+        if name == "alpha":
+            alpha = value
+        elif name in _parameters(channel):
+            channel = dataclasses.replace(channel, **{name: value})  # type: ignore[type-var]
+        elif name in _parameters(prior):
+            prior = dataclasses.replace(prior, **{name: value})  # type: ignore[type-var]
+        else:
+            raise ValueError(
+                f"{name} must be a parameter of {type(prior).__name__} or "
+                f"{type(channel).__name__}, which have {_parameters(prior) + _parameters(channel)}"
+            )
+    return Problem(prior, channel, alpha)
+
+
+def _parameters(model: Prior | Channel) -> list[str]:
+    return [field.name for field in dataclasses.fields(model) if field.init]  # type: ignore[arg-type]
+
+
+_LONG_NAMES = {
+    "alpha": "sampling ratio n/(d1 d2)",
+    "beta": "aspect ratio d2/d1",
+    "rho": "width r/d1",
+    "delta": "variance of the label noise",
+    "phase": "phase of learning",
+    "mmse_bayes": "Bayes-optimal error per entry",
+    "mmse_algorithm": "error per entry of message passing",
+    "generalization_error_bayes": "Bayes-optimal error of a new label",
+    "generalization_error_algorithm": "error of message passing on a new label",
+    "weak_recovery": "weak recovery threshold",
+    "algorithmic": "algorithmic threshold",
+    "information_theoretic": "information-theoretic threshold",
+    "strong_recovery": "strong recovery threshold",
+    "strong_recovery_algorithmic": "strong recovery threshold of message passing",
+    "informed_spinodal": "spinodal of the informed branch",
+    "status": "how the calculation of the point ended",
+}
+
+
+def phase_diagram(
+    problem: Problem,
+    *,
+    alpha: Numeric | None = None,
+    beta: Numeric | None = None,
+    rho: Numeric | None = None,
+    delta: Numeric | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Return phases, errors and thresholds over a plane of two parameters.
+
+    Parameters
+    ----------
+    problem : Problem
+        The parameters that stay fixed must be scalars; those of the two axes are ignored.
+    alpha, beta, rho, delta : array_like, shape (k,)
+        Exactly two of them: the axes.
+    progress : bool
+        Whether to show progress bars (on a terminal only).
+
+    Returns
+    -------
+    xarray.Dataset
+        On the plane ``phase`` (0 easy, 1 hard, 2 impossible, -1 invalid), ``mmse_bayes`` and
+        ``mmse_algorithm`` (the uninformed iteration), the ``generalization_error_`` of both when
+        the channel knows it, and the ``status`` of the Bayes-optimal point.  The fields of
+        `Thresholds` are lines along the other axis than alpha, or fields over the plane when alpha
+        is fixed: there the boundaries are their contours at alpha.  The axis given first in
+        the signature is the last dimension, so that it is the horizontal one.
+
+    Raises
+    ------
+    ValueError
+        If there are not exactly two axes, an axis is not one-dimensional or not a parameter of
+        the problem, or another parameter is missing or an array.
+
+    Notes
+    -----
+    hard
+        Message passing is worse than the Bayes-optimal estimator: between
+        ``information_theoretic`` and ``algorithmic``.
+    impossible
+        Nothing is learned by any estimator, or the better branch is out of reach for all:
+        below ``information_theoretic``, or below ``strong_recovery`` where recovery sets in
+        continuously.
+    easy
+        Elsewhere; everywhere if there is no transition.
+
+    The error depends on alpha only through the curve alpha(s), so that a column of pixels costs
+    one table of it, and one or two exact evaluations a pixel.  Boundaries are curves of their
+    own, not contours of the pixels.
+
+    Examples
+    --------
+    >>> import numpy as np, bsr_theory as bsr
+    >>> from bsr_theory.phases import phase_diagram
+    >>> problem = bsr.Problem(bsr.GaussianFactorPrior(2.0, 0.5), bsr.GaussianChannel(), alpha=None)
+    >>> plane = phase_diagram(problem, alpha=np.linspace(0.1, 1.0, 4), beta=[1.0, 2.0])
+    >>> plane.phase.dims, plane.phase.values.tolist()
+    (('beta', 'alpha'), [[2, 2, 2, 0], [2, 2, 0, 0]])
+    >>> plane.strong_recovery.values
+    array([0.75 , 0.625])
+    """
+    given = {"alpha": alpha, "beta": beta, "rho": rho, "delta": delta}
+    axes = {name: _axis(name, value) for name, value in given.items() if value is not None}
+    if len(axes) != 2:
+        raise ValueError(f"exactly two axes must be given, got {sorted(axes)}")
+    rows = {name: value for name, value in reversed(axes.items()) if name != "alpha"}
+    lines = _replace(problem, **_mesh(rows))
+    if problem.alpha is None and alpha is None:
+        raise ValueError("alpha must be an axis or a parameter of the problem, got None")
+    base = _replace(problem, **{name: 1.0 for name in axes})
+    if base.shape:
+        raise ValueError(f"the fixed parameters must be scalars, got shape {base.shape}")
+
+    points = _Points(Problem(lines.prior, lines.channel, 1.0))
+    family = _Family(points)
+    found, _, curves = _thresholds(family, progress=progress)
+    sampling = axes.get("alpha", np.atleast_1d(np.asarray(problem.alpha, dtype=np.float64)))
+    row, at = (x.ravel() for x in np.indices((points.alpha.size, sampling.size)))
+    pixels = _pixels(family, found, curves, row.astype(np.intp), sampling[at], progress)
+    dims = tuple(reversed(axes))
+    return _dataset(base, axes, rows, dims, found, pixels)
+
+
+def _axis(name: str, value: Numeric) -> Array:
+    """Return an axis as a one-dimensional array."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must be a one-dimensional array, got shape {array.shape}")
+    return array
+
+
+def _mesh(rows: dict[str, Array]) -> dict[str, Array]:
+    """Return the axes of the lines as arrays that broadcast to their common shape."""
+    return dict(zip(rows, np.meshgrid(*rows.values(), indexing="ij"), strict=True))
+
+
+def _pixels(
+    family: _Family,
+    found: dict[str, Array],
+    curves: list[tuple[_Curve, Array] | None],
+    row: _Index,
+    alpha: Array,
+    progress: bool,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return phase, errors and status at the pixels (row, alpha)."""
+    points = family.points
+    good = points.valid[row] & (alpha > 0.0) & np.isfinite(alpha)
+    code = np.full(alpha.size, -1, dtype=np.int8)
+    mmse, q = np.full((2, alpha.size), np.nan), np.full((2, alpha.size), np.nan)
+    status = np.full(alpha.size, int(Status.INVALID_INPUT), dtype=np.int64)
+    index = np.flatnonzero(good)
+    below = np.where(np.isnan(found["algorithmic"]), found["strong_recovery"], np.inf)
+    below = np.where(np.isinf(below), found["information_theoretic"], below)
+    if points.channel.single_fixed_point:
+        prior, channel = points.at(row[index])
+        point = solve(Problem(prior, channel, alpha[index]), on_failure="return")
+        mmse[:, index], q[:, index], status[index] = point.mmse, point.q, point.status
+        hard = np.zeros(index.size, dtype=bool)
+    else:
+        logs, slope, ends, hard = _place(curves, row[index], alpha[index], progress)
+        for k in range(2):
+            before = status.copy()
+            where = np.flatnonzero(hard) if k else np.arange(index.size)
+            mmse[k, index[where]], q[k, index[where]], status[index[where]] = _exact(
+                family,
+                row[index[where]],
+                np.log(alpha[index[where]]),
+                logs[k, where],
+                slope[k, where],
+                ends[k][:, where],
+            )
+            failed = before[index[where]] == Status.NOT_CONVERGED
+            status[index[where[failed]]] = Status.NOT_CONVERGED
+        same = index[~hard]
+        mmse[1, same], q[1, same] = mmse[0, same], q[0, same]
+    lost = (alpha < below[row])[index] | (status[index] == Status.NO_RECOVERY)
+    code[index] = np.where(hard, HARD, np.where(lost, IMPOSSIBLE, EASY))
+    code[index[~(status[index] < Status.NOT_CONVERGED)]] = -1
+    out: dict[str, npt.NDArray[Any]] = {"phase": code, "status": status}
+    out |= {"mmse_algorithm": mmse[0], "mmse_bayes": mmse[1]}
+    fine = np.flatnonzero(np.isfinite(mmse).all(axis=0))
+    wrong = np.full((2, alpha.size), np.nan)
+    worse = fine[mmse[0, fine] > mmse[1, fine]]
+    try:
+        wrong[1, fine] = family.generalization_error(q[1, fine], mmse[1, fine], row[fine])
+        wrong[0] = wrong[1]
+        wrong[0, worse] = family.generalization_error(q[0, worse], mmse[0, worse], row[worse])
+    except NotImplementedError:
+        return out
+    return out | {
+        "generalization_error_algorithm": wrong[0],
+        "generalization_error_bayes": wrong[1],
+    }
+
+
+def _place(
+    curves: list[tuple[_Curve, Array] | None], row: _Index, alpha: Array, progress: bool
+) -> tuple[Array, Array, Array, npt.NDArray[np.bool_]]:
+    """Return log s (guessed), slope and ends of the uninformed and the Bayes-optimal branch.
+
+    log s is -inf at perfect recovery and inf where nothing is learned.
+    """
+    logs, slope = np.empty((2, alpha.size)), np.ones((2, alpha.size))
+    ends = np.empty((2, 2, alpha.size))
+    hard = np.zeros(alpha.size, dtype=bool)
+    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    parts = np.split(np.arange(alpha.size), starts[1:])
+    for part in _bar(parts, "pixels", progress):
+        held = curves[row[part[0]]] if part.size else None
+        if held is None:
+            continue
+        curve, crossing = held
+        log_alpha = np.log(alpha[part])
+        pair = (curve.uninformed(log_alpha), curve.bayes(log_alpha, crossing))
+        hard[part] = pair[0] != pair[1]
+        for k, branch in enumerate(pair):
+            for b in np.unique(branch):
+                on = part[branch == b]
+                ends[k][:, on] = [[curve.left[b]], [curve.right[b]]]
+                if b in (0, curve.perfect):
+                    logs[k, on] = curve.left[b]
+                    continue
+                logs[k, on] = curve.invert(b, log_alpha[branch == b])
+                slope[k, on] = curve.slope(logs[k, on])
+    return logs, slope, ends, hard
+
+
+def _exact(
+    family: _Family, row: _Index, log_alpha: Array, logs: Array, slope: Array, ends: Array
+) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+    """Return error and overlap at guessed fixed points, after Newton steps on the exact curve."""
+    prior, _ = family.points.at(row)
+    most = np.broadcast_to(prior.second_moment, row.shape)
+    q = np.array(np.broadcast_to(prior.prior_overlap, row.shape))
+    mmse = most - q
+    residual = np.zeros(row.size)
+    status = np.full(row.size, int(Status.CONVERGED), dtype=np.int64)
+    perfect, none = np.isneginf(logs), np.isposinf(logs)
+    mmse[perfect], q[perfect] = 0.0, most[perfect]
+    status[perfect], status[none] = Status.PERFECT_RECOVERY, Status.NO_RECOVERY
+    inner = np.flatnonzero(~perfect & ~none)
+    active = inner
+    for _ in range(4):
+        value, mmse[active], q[active] = family.evaluate(logs[active], row[active])
+        error = value - log_alpha[active]
+        residual[active] = np.abs(error)
+        keep = (residual[active] > _RESIDUAL) & (slope[active] < 0.0)
+        active, error = active[keep], error[keep]
+        if not active.size:
+            break
+        logs[active] = np.clip(logs[active] - error / slope[active], *ends[:, active])
+    rest = inner[~(residual[inner] <= _ACCEPT)]
+    if not rest.size:
+        return mmse, q, status
+
+    # next to a spinodal, or beyond the table: the branch brackets the root
+    def gap(x: Array, i: _Index) -> Array:
+        return np.asarray(family.evaluate(x, row[rest[i]])[0] - log_alpha[rest[i]])
+
+    low, high = np.maximum(ends[0, rest], _DEEP), np.minimum(ends[1, rest], _HIGH)
+    every = np.arange(rest.size)
+    found = _root(gap, low, high, every)
+    # a root that rounding hides is the spinodal itself
+    at_low, at_high = np.abs(gap(low, every)), np.abs(gap(high, every))
+    end = np.where(at_low <= at_high, low, high)
+    end[np.minimum(at_low, at_high) > _ACCEPT] = np.nan
+    logs[rest] = np.where(np.isnan(found), end, found)
+    fine, lost = rest[np.isfinite(logs[rest])], rest[~np.isfinite(logs[rest])]
+    _, mmse[fine], q[fine] = family.evaluate(logs[fine], row[fine])
+    mmse[lost], q[lost], status[lost] = np.nan, np.nan, Status.NOT_CONVERGED
+    return mmse, q, status
+
+
+def _dataset(
+    base: Problem,
+    axes: dict[str, Array],
+    rows: dict[str, Array],
+    dims: tuple[str, ...],
+    found: dict[str, Array],
+    pixels: dict[str, npt.NDArray[Any]],
+) -> xr.Dataset:
+    """Assemble the labelled result."""
+    import xarray as xr
+
+    shape = tuple(axes[name].size for name in dims)
+    data: dict[str, Any] = {}
+    for name, values in pixels.items():
+        data[name] = (dims, values.reshape(shape), {"long_name": _LONG_NAMES[name], "units": "1"})
+    for name, values in found.items():
+        lines = tuple(rows)
+        of = tuple(axes[x].size for x in lines)
+        data[name] = (lines, values.reshape(of), {"long_name": _LONG_NAMES[name], "units": "1"})
+    codes = np.array([-1, EASY, HARD, IMPOSSIBLE], dtype=np.int8)
+    data["phase"][2].update(flag_values=codes, flag_meanings="invalid easy hard impossible")
+    states = np.array([int(x) for x in Status], dtype=np.int64)
+    names = " ".join(x.name.lower() for x in Status)
+    data["status"][2].update(flag_values=states, flag_meanings=names)
+    coords = {x: (x, v, {"long_name": _LONG_NAMES[x], "units": "1"}) for x, v in axes.items()}
+    fixed = {
+        name: float(value)
+        for model in (base.prior, base.channel)
+        for name, value in vars(model).items()
+        if name not in axes and isinstance(value, int | float)
+    }
+    if base.alpha is not None and "alpha" not in axes:
+        fixed["alpha"] = float(base.alpha)
+    attrs = {
+        "Conventions": "CF-1.11",
+        "title": "Phase diagram of bilinear sequence regression",
+        "prior": type(base.prior).__name__,
+        "channel": type(base.channel).__name__,
+        "references": "arXiv:2410.18858",
+        "provenance": json.dumps(dataclasses.asdict(Provenance.collect())),
+        **fixed,
+    }
+    return xr.Dataset(data, coords, attrs)

@@ -1,0 +1,818 @@
+"""Convex estimators: against high precision, tables, closed forms, limits and finite matrices."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from pathlib import Path
+
+import highprec
+import highprec_erm
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy.integrate import quad
+from scipy.optimize import brentq, minimize
+from scipy.special import expit
+from scipy.stats import norm
+
+from bsr_theory import (
+    ConvergenceWarning,
+    GaussianChannel,
+    GaussianFactorPrior,
+    LowRankFactorPrior,
+    Problem,
+    Status,
+    bilinear_regression,
+    limits,
+    solve,
+)
+from bsr_theory._kernels import estimators
+from bsr_theory.channels import SignChannel
+from bsr_theory.erm import (
+    hard_threshold,
+    nuclear_norm,
+    nuclear_norm_threshold,
+    ridge,
+    soft_threshold,
+)
+
+DATA = Path(__file__).parent / "data"
+INF = float("inf")
+
+
+def rows(name):
+    with (DATA / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def lam_of(row):
+    return "optimal" if row["lam"] == "optimal" else float(row["lam"])
+
+
+def problem_of(row):
+    return bilinear_regression(**{k: float(row[k]) for k in ("alpha", "beta", "rho", "delta")})
+
+
+def positive(low, high):
+    """Draw numbers spread evenly in logarithm."""
+    return st.floats(np.log10(low), np.log10(high)).map(lambda x: 10.0**x)
+
+
+# --- high precision -----------------------------------------------------------------------------
+
+
+class TestHighPrecision:
+    @pytest.mark.parametrize(
+        "row", rows("erm_highprec.csv"), ids=lambda r: ",".join(r.values())[:40]
+    )
+    def test_solutions(self, row):
+        point = nuclear_norm(problem_of(row), lam=lam_of(row))
+        for name, value in (
+            ("mse", point.mse),
+            ("s", point.effective_noise),
+            ("tau", point.threshold),
+            ("rank", point.rank),
+        ):
+            # 1e-6 from perfect recovery rounding is amplified a million times
+            assert value == pytest.approx(float(row[name]), rel=2e-10), name
+        assert point.residual < 1e-10
+
+    @pytest.mark.parametrize(
+        ("beta", "rho", "s", "tau"),
+        [(2.0, 0.2, 0.05, 0.5), (1.0, 0.3, 30.0, 9.0), (1.0, 1.0, 0.01, 0.03)],
+    )
+    def test_functionals(self, beta, rho, s, tau):
+        exact = highprec_erm.thresholded(beta, rho, s, tau, digits=14)
+        assert abs(exact.mass - 1) < 1e-14
+        assert abs(exact.error / exact.other_error - 1) < 1e-13
+        found = soft_threshold(GaussianFactorPrior(beta, rho), s, tau)
+        for name, value in (
+            ("mse", exact.error),
+            ("overlap", exact.overlap),
+            ("norm", exact.norm),
+            ("rank", exact.rank),
+            ("nuclear_norm", exact.nuclear),
+            ("divergence", exact.divergence),
+        ):
+            assert getattr(found, name) == pytest.approx(float(value), rel=1e-12), name
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "row", rows("erm_highprec.csv"), ids=lambda r: ",".join(r.values())[:40]
+    )
+    def test_the_table_again(self, row):
+        start = float(row["s"]) * (1 + 1e-9), float(row["tau"]) * (1 - 1e-9)
+        names = ("beta", "rho", "alpha", "delta")
+        given_ = [float(row[k]) for k in names]
+        s, tau, cut = highprec_erm.solve(*given_, lam_of(row), start, digits=20)
+        with mpmath.mp.workdps(40):
+            assert abs(s / mpmath.mpf(row["s"]) - 1) < 1e-18
+            assert abs(tau / mpmath.mpf(row["tau"]) - 1) < 1e-18
+            assert abs(cut.error / mpmath.mpf(row["mse"]) - 1) < 1e-15
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("lam", ["number", "zero", "optimal"])
+    def test_random_parameters(self, lam):
+        rng = np.random.default_rng(5)
+        for _ in range(12):
+            beta = float(10 ** rng.uniform(0, 3)) if rng.random() < 0.7 else 1.0
+            rho, delta = float(10 ** rng.uniform(-3, 2)), float(10 ** rng.uniform(-8, 3))
+            alpha = float(10 ** rng.uniform(-3, 0 if lam == "zero" else 2))
+            penalty = {"number": float(10 ** rng.uniform(-6, 0)), "zero": 0.0}.get(lam, lam)
+            point = nuclear_norm(bilinear_regression(alpha, beta, rho, delta), lam=penalty)
+            if point.rank == 0.0:
+                continue
+            start = point.effective_noise * (1 + 1e-7), point.threshold * (1 - 1e-7)
+            s, tau, _ = highprec_erm.solve(beta, rho, alpha, delta, penalty, start, digits=16)
+            exact = float(alpha * s - delta)
+            assert point.mse == pytest.approx(exact, rel=1e-10), (beta, rho, alpha, delta)
+            assert point.threshold == pytest.approx(float(tau), rel=1e-9)
+
+    @pytest.mark.parametrize("lam", [0.0, "optimal"])
+    @pytest.mark.parametrize(("beta", "rho"), [(1.0, 0.2), (2.0, 0.5), (1.0, 0.9), (300.0, 0.002)])
+    def test_a_hair_below_perfect_recovery(self, beta, rho, lam):
+        """Within 1e-7 of the threshold the equations need twice the digits of a double."""
+        alpha = float(nuclear_norm_threshold(rho, beta)) * (1 - 1e-7)
+        point = nuclear_norm(bilinear_regression(alpha, beta, rho), lam=lam)
+        cut = highprec_erm.thresholded(beta, rho, point.effective_noise, point.threshold, digits=20)
+        with mpmath.mp.workdps(50):
+            left = mpmath.mpf(alpha) - cut.error / mpmath.mpf(point.effective_noise)
+            # near the threshold E/s falls linearly with sqrt(s), by twice the distance in log s
+            distance = 0.5 * alpha * 1e-7
+            assert abs(left) / distance < 1e-8
+            assert point.mse == pytest.approx(float(cut.error), rel=1e-8)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+class TestTables:
+    @pytest.mark.parametrize("lam", ["0", "optimal", "number"])
+    def test_nuclear_norm(self, lam):
+        chosen = [
+            r
+            for r in rows("erm_nuclear_norm.csv")
+            if (r["lam"] if r["lam"] in "0optimal" else "number") == lam
+        ]
+        assert len(chosen) > 30
+        arrays = {
+            k: np.array([float(r[k]) for r in chosen]) for k in ("alpha", "beta", "rho", "delta")
+        }
+        penalty = lam if lam == "optimal" else np.array([float(r["lam"]) for r in chosen])
+        found = nuclear_norm(bilinear_regression(**arrays), lam=penalty)
+        fields = {
+            "mse": found.mse,
+            "s": found.effective_noise,
+            "tau": found.threshold,
+            "train_loss": found.train_loss,
+            "rank": found.rank,
+            "nuclear_norm": found.nuclear_norm,
+        }
+        for name, values in fields.items():
+            for row, value in zip(chosen, values, strict=True):
+                if row[name]:
+                    digits = len(row[name].partition(".")[2])
+                    assert abs(value - float(row[name])) < 0.51 * 10.0**-digits, (name, row)
+
+    def test_optimal_penalty_and_order_of_estimators(self):
+        for row in rows("erm_optimal.csv"):
+            problem = problem_of(row)
+            best = nuclear_norm(problem, lam="optimal")
+            assert best.lam == pytest.approx(float(row["lam"]), abs=6e-11)
+            blind = ridge(problem, lam="optimal")
+            assert blind.mse == pytest.approx(float(row["ridge"]), abs=6e-11)
+            bayes = solve(problem).mmse
+            assert bayes == pytest.approx(
+                float(row["bayes"]), abs=1e-7
+            )  # of the table's quadrature
+            assert bayes <= best.mse * (1 + 1e-12)
+            assert bayes <= blind.mse * (1 + 1e-12)
+
+    def test_thresholds(self):
+        for row in rows("erm_thresholds.csv"):
+            beta, rho = float(row["beta"]), float(row["rho"])
+            value = nuclear_norm_threshold(rho, beta)
+            assert value == pytest.approx(float(row["threshold"]), abs=6e-11)
+            assert GaussianFactorPrior(beta, rho).strong_recovery < value
+
+    def test_simulations_of_the_convex_program(self):
+        """Means over instances of sizes up to 80: their errors, and 1% for a bias of order 1/d."""
+        z = []
+        for row in rows("erm_simulations.csv"):
+            point = nuclear_norm(problem_of(row), lam=lam_of(row))
+            z.append((float(row["ratio"]) - point.mse) / float(row["ratio_error"]))
+            noise = 3.0 * float(row["rank_error"])
+            assert float(row["rank"]) == pytest.approx(point.rank, abs=noise + 0.01 * point.rank)
+            noise = 3.0 * float(row["train_error"]) + 6e-5
+            train = point.train_loss
+            assert float(row["train"]) == pytest.approx(train, abs=noise + 0.01 * train)
+        assert np.max(np.abs(z)) < 3.0
+        assert np.mean(np.square(z)) < 1.8
+
+
+# --- closed forms and limits --------------------------------------------------------------------
+
+
+class TestThreshold:
+    @pytest.mark.parametrize("beta", [1.0, INF])
+    def test_closed_forms(self, beta):
+        rho = np.concatenate([np.geomspace(1e-3, 0.99, 40), [1 - 1e-6, 1.0, 7.0, INF]])
+        assert_allclose(
+            nuclear_norm_threshold(rho, beta), limits.nuclear_norm_recovery(rho, beta), rtol=3e-13
+        )
+
+    def test_low_rank_limit(self):
+        beta = np.array([1.0, 2.0, 10.0])
+        low_rank = (1 + np.sqrt(beta) + beta) * 2 / (1 + beta)
+        value = nuclear_norm_threshold(1e-7, beta) * beta / ((1 + beta) * 1e-7)
+        assert_allclose(value, low_rank, rtol=0.02)
+
+    def test_it_is_where_the_error_vanishes(self):
+        for beta, rho in ((1.0, 0.3), (3.0, 0.6), (INF, 0.4)):
+            star = float(nuclear_norm_threshold(rho, beta))
+            alpha = star * (1 + np.array([-1e-9, -1e-12, 1e-12, 1e-9]))
+            for lam in (0.0, "optimal"):
+                point = nuclear_norm(bilinear_regression(alpha, beta, rho), lam=lam)
+                assert list(point.status) == [0, 0, 1, 1]
+                assert np.all(point.mse[:2] > 0) and np.all(point.mse[2:] == 0.0)
+                assert_allclose(point.mse[0] / point.mse[1], 1e6, rtol=2e-3)
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match="rho must be > 0"):
+            nuclear_norm_threshold(0.0)
+        with pytest.raises(ValueError, match="beta must be >= 1"):
+            nuclear_norm_threshold(0.5, 0.5)
+        assert np.isnan(nuclear_norm_threshold([0.5, -1.0], 2.0)[1])
+
+
+class TestAsymptotics:
+    @pytest.mark.parametrize(
+        ("beta", "rho", "cut", "H"),
+        [
+            (1.0, 0.2, 0.8677338012, 2 * 0.2**1.5),
+            (1.0, 0.5, 0.4575926510, 2 * 0.5**1.5),
+            (2.0, 0.2, 0.8250716327, 0.1362243736),
+            (2.0, 0.5, 0.4784885795, 0.5609731118),
+        ],
+    )
+    @pytest.mark.parametrize("lam", [0.0, "optimal"])
+    def test_the_error_vanishes_quadratically(self, beta, rho, cut, H, lam):
+        star = float(nuclear_norm_threshold(rho, beta))
+        scale = star / (2 * cut * np.sqrt(1 - rho / beta) * H) ** 2
+        for distance, rtol in ((1e-5, 5e-4), (1e-8, 1e-6)):
+            alpha = star - distance
+            point = nuclear_norm(bilinear_regression(alpha, beta, rho), lam=lam)
+            assert point.mse == pytest.approx(scale * (star - alpha) ** 2, rel=rtol)
+
+    def test_small_noise_above_the_threshold(self):
+        problem = bilinear_regression(0.7, 1.0, 0.2, [1e-12, 1e-16])
+        star = float(nuclear_norm_threshold(0.2))
+        best = nuclear_norm(problem, lam="optimal").mse / [1e-12, 1e-16]
+        assert_allclose(best, star / (0.7 - star), rtol=2e-5)
+        assert_allclose(nuclear_norm(problem).mse / [1e-12, 1e-16], 7.1219, rtol=2e-5)
+
+    @pytest.mark.parametrize("beta", [1.0, 2.0])
+    @pytest.mark.parametrize("delta", [0.0, 0.5])
+    def test_few_labels_do_harm(self, beta, delta):
+        """Interpolating few labels costs alpha^(2/5), whatever the rank of S."""
+        alpha = np.array([1e-9, 1e-11])
+        u = 1 + 1 / np.sqrt(beta)
+        kappa = beta / np.pi * np.sqrt(8 / (np.sqrt(beta) * u))
+        law = (1 + delta) * 4 / (7 * u) * (15 * alpha / (4 * u * kappa)) ** 0.4
+        for rho in (0.2, 1.0):
+            ratio = (nuclear_norm(bilinear_regression(alpha, beta, rho, delta)).mse - 1) / law
+            assert np.all(np.abs(ratio - 1) < [2e-3, 4e-4]), ratio
+
+    def test_low_rank(self):
+        """At alpha_LR = 1 the error tends to 8/9, slowly."""
+        rho = np.array([1e-2, 1e-3, 1e-4])
+        found = nuclear_norm(bilinear_regression(2 * rho, 1.0, rho)).mse
+        assert_allclose(found, [0.70554, 0.82021, 0.86205], atol=6e-6)
+
+    def test_infinite_sides(self):
+        for lam in (0.0, 0.3, "optimal"):
+            long = nuclear_norm(bilinear_regression(0.4, [1e5, INF], 0.6, 0.1), lam=lam)
+            assert_allclose(long.mse[0], long.mse[1], rtol=1e-4)
+            assert_allclose(long.rank[0], long.rank[1], rtol=1e-2)
+            wide = nuclear_norm(bilinear_regression(0.4, 2.0, [1e6, INF], 0.1), lam=lam)
+            assert_allclose(wide.mse[0], wide.mse[1], rtol=1e-5)
+
+    def test_long_and_wide_is_ridge(self):
+        """All singular values are equal: every spectral penalty is the same family."""
+        alpha, delta = np.array([0.1, 0.5, 0.9, 1.5, 7.0]), np.array([[0.0], [0.2], [3.0]])
+        problem = bilinear_regression(alpha, INF, INF, delta)
+        best = nuclear_norm(problem, lam="optimal")
+        assert_allclose(best.mse, limits.ridge_mse(alpha, delta), rtol=1e-12)
+        assert_allclose(nuclear_norm(problem).mse, limits.ridge_mse(alpha, delta, 0.0), rtol=1e-12)
+
+
+class TestLeastSquares:
+    def test_more_labels_than_entries(self):
+        problem = bilinear_regression([1.2, 3.0], 2.0, 0.5, 0.4)
+        point = nuclear_norm(problem)
+        assert_allclose(point.mse, [2.0, 0.2], rtol=1e-15)
+        assert_allclose(point.train_loss, 0.4 * (1 - 1 / np.array([1.2, 3.0])), rtol=1e-14)
+        assert np.all(point.threshold == 0.0) and np.all(point.rank == 1.0)
+
+    def test_the_interpolation_peak(self):
+        for beta in (1.0, 4.0):
+            alpha = 1.0 - np.array([1e-9, 1e-6])
+            point = nuclear_norm(bilinear_regression(alpha, beta, 0.5, 0.4))
+            assert_allclose(point.mse, 0.4 / (1 - alpha), rtol=3e-4)
+            assert nuclear_norm(bilinear_regression(1.0, beta, 0.5, 0.4)).mse == INF
+            perfect = nuclear_norm(bilinear_regression(1.0, beta, 2.0))
+            assert perfect.mse == 0.0 and perfect.status is Status.PERFECT_RECOVERY
+
+    def test_small_penalties_tend_to_the_interpolator(self):
+        problem = bilinear_regression([0.3, 1.7], 2.0, 0.5, 0.2)
+        tiny, none = nuclear_norm(problem, lam=1e-11), nuclear_norm(problem)
+        assert_allclose(tiny.mse, none.mse, rtol=1e-8)
+        assert_allclose(tiny.threshold[1], 1e-11 / 0.7, rtol=1e-8)
+
+    def test_a_large_penalty_kills_the_estimate(self):
+        point = nuclear_norm(bilinear_regression(0.5, 2.0, 0.5, 0.2), lam=100.0)
+        assert (point.mse, point.rank, point.norm) == (1.0, 0.0, 0.0)
+        assert point.train_loss == pytest.approx(1.2)
+        assert point.threshold == pytest.approx(200.0)
+
+
+class TestRidge:
+    @given(positive(1e-3, 1e2), st.one_of(st.just(0.0), positive(1e-6, 1e3)),
+           st.one_of(st.just(0.0), positive(1e-6, 1e3)))  # fmt: skip
+    def test_closed_form(self, alpha, delta, lam):
+        point = ridge(Problem(LowNoise(), GaussianChannel(delta), alpha), lam=lam)
+        assert point.mse == pytest.approx(limits.ridge_mse(alpha, delta, lam), rel=1e-12)
+        train = limits.ridge_train_loss(alpha, delta, lam)
+        assert point.train_loss == pytest.approx(train, rel=1e-12, abs=1e-300)
+        assert point.norm == pytest.approx(point.mse - 1 + 2 * point.overlap, rel=1e-9, abs=1e-9)
+
+    def test_optimum(self):
+        problem = bilinear_regression([0.5, 2.0], 2.0, 0.5, [[0.0], [0.3]])
+        best = ridge(problem, lam="optimal")
+        assert_allclose(best.mse, limits.ridge_mse([0.5, 2.0], [[0.0], [0.3]]), rtol=1e-14)
+        assert_allclose(best.lam, [[0.0, 0.0], [0.3, 0.3]])
+        assert best.status.tolist() == [[0, 1], [0, 0]]
+        assert_allclose(best.rank, [[1.0, 0.5], [1.0, 1.0]])
+
+    def test_nuclear_norm_of_the_estimate(self):
+        point = ridge(bilinear_regression(0.5, 1.0, INF, 0.1), lam=0.2)
+        s = point.effective_noise
+        mean = 8 / (3 * np.pi) * np.sqrt(1 + s)  # quarter circle
+        assert point.nuclear_norm == pytest.approx(point.overlap * mean, rel=1e-12)
+
+    def test_the_peak_and_bad_input(self):
+        assert ridge(bilinear_regression(1.0, 2.0, 0.5, 0.1)).mse == INF
+        assert ridge(bilinear_regression(1.0, 2.0, 0.5)).mse == 0.0
+        with pytest.raises(ValueError, match="variance 1"):
+            ridge(Problem(LowRankFactorPrior(2.0), GaussianChannel(0.1), 0.5))
+        with pytest.raises(ValueError, match="lam must be >= 0 and finite, got -1"):
+            ridge(bilinear_regression(0.5, 2.0, 0.5), lam=-1.0)
+
+
+class LowNoise(GaussianFactorPrior):
+    """A prior of fixed parameters, to vary the channel alone."""
+
+    def __init__(self):
+        super().__init__(2.0, 0.5)
+
+
+# --- structure of the equations -----------------------------------------------------------------
+
+
+def _cases():
+    return st.tuples(
+        positive(1, 100), positive(1e-2, 10), positive(1e-4, 1e2), st.floats(0.05, 0.95)
+    )
+
+
+class TestThresholding:
+    @pytest.mark.parametrize(
+        ("beta", "rho", "s", "tau"), [(2.0, 0.3, 0.02, 0.3), (1.0, 2.0, 3.0, 1.7)]
+    )
+    def test_error_as_distance_to_the_optimal_shrinkage(self, beta, rho, s, tau):
+        prior = GaussianFactorPrior(beta, rho)
+        law = prior.law(s)
+
+        def mean(f):
+            total = 0.0
+            for lo, hi in law.edges:
+                ends = sorted({lo, hi, min(max(tau, lo), hi)})
+                for a, b in itertools.pairwise(ends):
+                    # y = a + (b - a) sin^2 opens the square roots at the edges
+                    total += quad(
+                        lambda x, a=a, b=b: f(y := a + (b - a) * np.sin(x) ** 2)
+                        * law.density(y) * (b - a) * np.sin(2 * x),
+                        0, np.pi / 2, epsabs=1e-12, epsrel=1e-11, limit=200,
+                    )[0]  # fmt: skip
+            return total
+
+        soft, hard = soft_threshold(prior, s, tau), hard_threshold(prior, s, tau)
+        best = lambda y: y - s * law.hilbert(y)  # noqa: E731
+        apart = mean(lambda y: (max(y - tau, 0.0) - best(y)) ** 2)
+        assert soft.mse == pytest.approx(prior.mmse(s) + apart, rel=1e-9)
+        apart = mean(lambda y: ((y if y > tau else 0.0) - best(y)) ** 2)
+        assert hard.mse == pytest.approx(prior.mmse(s) + apart, rel=1e-9)
+        overlap = mean(lambda y: (y if y > tau else 0.0) * best(y))
+        assert hard.overlap == pytest.approx(overlap, rel=1e-9)
+
+    @given(_cases())
+    def test_identities(self, case):
+        beta, rho, s, place = case
+        prior = GaussianFactorPrior(beta, rho)
+        tau = place * float(np.max(prior.law(s).edges))
+        for estimate in (soft_threshold(prior, s, tau), hard_threshold(prior, s, tau)):
+            assert estimate.mse == pytest.approx(
+                1 - 2 * estimate.overlap + estimate.norm, rel=1e-9, abs=1e-12
+            )
+            assert estimate.mse >= prior.mmse(s) * (1 - 1e-12)
+        # SURE, and Stein's lemma E<S, f> = E<Y, f> - s div
+        soft = soft_threshold(prior, s, tau)
+        on_y = soft.norm + tau * soft.nuclear_norm
+        assert soft.overlap == pytest.approx(on_y - s * soft.divergence, rel=1e-8, abs=1e-12)
+
+    @given(_cases())
+    def test_derivatives(self, case):
+        beta, rho, s, place = case
+        prior = GaussianFactorPrior(beta, rho)
+        tau = place * float(np.max(prior.law(s).edges))
+        h = 1e-5 * tau
+        low, mid, high = (soft_threshold(prior, s, t) for t in (tau - h, tau, tau + h))
+        slope = (high.mse - low.mse) / (2 * h)
+        hilbert = -(high.divergence - low.divergence) / (2 * h)
+        scale = 2 * tau * mid.rank + 2 * s * abs(hilbert) + 1e-6
+        assert abs(slope - 2 * tau * mid.rank + 2 * s * hilbert) < 1e-4 * scale
+        nuclear = (high.nuclear_norm - low.nuclear_norm) / (2 * h)
+        assert nuclear == pytest.approx(-mid.rank, rel=1e-4, abs=1e-5)
+
+    @given(_cases())
+    def test_best_thresholds(self, case):
+        beta, rho, s, _ = case
+        prior = GaussianFactorPrior(beta, rho)
+        top = float(np.max(prior.law(s).edges))
+        for kind in (soft_threshold, hard_threshold):
+            best = kind(prior, s)
+            others = kind(prior, s, np.linspace(0.0, 1.01 * top, 60))
+            assert np.all(others.mse >= best.mse * (1 - 1e-12))
+            assert prior.mmse(s) * (1 - 1e-12) <= best.mse <= min(1.0, s) * (1 + 1e-12)
+        best = hard_threshold(prior, s)
+        law = prior.law(s)
+        inside = any(lo < best.threshold < hi for lo, hi in law.edges)
+        if inside:
+            assert prior.shrink(best.threshold, s) == pytest.approx(best.threshold / 2, rel=1e-7)
+
+    def test_special_noises(self):
+        prior = GaussianFactorPrior(2.0, 0.5)
+        soft = soft_threshold(prior, [0.0, INF])
+        assert_allclose(soft.mse, [0.0, 1.0])
+        assert soft_threshold(prior, 0.3, INF).mse == 1.0
+        assert soft_threshold(prior, 0.3, 0.0).mse == pytest.approx(0.3, rel=1e-14)
+        assert hard_threshold(prior, 0.3, 0.0).mse == pytest.approx(0.3, rel=1e-14)
+        # without noise only the signal below tau is lost
+        tau, law = 0.4, prior.law(0.0)
+        lost = quad(lambda y: min(y, tau) ** 2 * law.density(y), law.edges[-1, 0], tau)[0]
+        lost += tau**2 * quad(law.density, tau, law.edges[-1, 1], limit=200)[0]
+        assert soft_threshold(prior, 0.0, tau).mse == pytest.approx(lost, rel=1e-7)
+        gaussian = GaussianFactorPrior(INF, INF)
+        assert soft_threshold(gaussian, 0.5).mse == pytest.approx(1 / 3, rel=1e-14)
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match="GaussianFactorPrior"):
+            soft_threshold(LowRankFactorPrior(2.0), 0.5)
+        with pytest.raises(ValueError, match='tau must be a number >= 0 or "optimal"'):
+            hard_threshold(GaussianFactorPrior(2.0, 0.5), 0.5, "best")
+        with pytest.raises(ValueError, match="tau must be >= 0, got -1"):
+            soft_threshold(GaussianFactorPrior(2.0, 0.5), 0.5, -1.0)
+        assert np.isnan(soft_threshold(GaussianFactorPrior(2.0, 0.5), [0.5, np.nan]).mse[1])
+
+
+class TestOptimum:
+    @given(positive(1, 100), positive(1e-2, 10), positive(0.02, 3), positive(1e-3, 10))
+    def test_no_penalty_does_better(self, beta, rho, alpha, delta):
+        problem = bilinear_regression(alpha, beta, rho, delta)
+        best = nuclear_norm(problem, lam="optimal")
+        factors = np.array([0.5, 0.9, 1.0, 1.1, 2.0])
+        others = nuclear_norm(problem, lam=best.lam * factors)
+        assert others.mse[2] == pytest.approx(best.mse, rel=1e-10)
+        assert others.threshold[2] == pytest.approx(best.threshold, rel=1e-6)
+        assert np.all(others.mse >= best.mse * (1 - 1e-10))
+        assert best.mse <= min(1.0, nuclear_norm(problem).mse) * (1 + 1e-12)
+        assert best.mse >= solve(problem).mmse * (1 - 1e-10)
+
+    def test_ridge_can_win(self):
+        problem = bilinear_regression([0.1, 0.6], 1.0, 0.2, 0.1)
+        nuclear, blind = (f(problem, lam="optimal").mse for f in (nuclear_norm, ridge))
+        assert nuclear[0] > blind[0] and nuclear[1] < blind[1]
+
+
+class TestInterface:
+    def test_arrays_and_status(self):
+        problem = bilinear_regression([0.3, np.nan, 0.9], 1.0, [[0.2], [2.0]])
+        with pytest.warns(ConvergenceWarning, match="2 of 6 points: INVALID_INPUT"):
+            found = nuclear_norm(problem)
+        assert found.shape == (2, 3) == found.status.shape
+        assert found.status.tolist() == [[0, 11, 1], [0, 11, 0]]
+        assert np.isnan(found.mse[:, 1]).all() and np.isfinite(found.mse[:, [0, 2]]).all()
+        one = nuclear_norm(bilinear_regression(0.3, 1.0, 0.2))
+        assert isinstance(one.mse, float) and one.status is Status.CONVERGED
+        assert one.mse == found.mse[0, 0]
+        mixed = nuclear_norm(bilinear_regression(0.3, 1.0, 0.2), lam=[0.0, 0.5, np.nan],
+                             on_failure="return")  # fmt: skip
+        assert mixed.mse[0] == one.mse and mixed.status.tolist() == [0, 0, 11]
+        assert ridge(problem, on_failure="return").status.tolist() == [[0, 11, 0], [0, 11, 0]]
+
+    def test_a_tolerance_that_cannot_be_met(self):
+        found = nuclear_norm(
+            bilinear_regression(np.linspace(0.1, 0.5, 30), 2.0, 0.7, 0.1), tolerance=0.0,
+            on_failure="return",
+        )  # fmt: skip
+        assert np.all(np.isnan(found.mse) == (found.status == Status.NOT_CONVERGED))
+        assert np.any(found.status == Status.NOT_CONVERGED)
+
+    def test_bad_input(self):
+        good = bilinear_regression(0.3, 1.0, 0.2)
+        for call in (nuclear_norm, ridge):
+            with pytest.raises(ValueError, match='lam must be a number >= 0 or "optimal"'):
+                call(good, lam="best")
+            with pytest.raises(ValueError, match="alpha must be given"):
+                call(Problem(good.prior, good.channel))
+        with pytest.raises(ValueError, match="prior must be a GaussianFactorPrior"):
+            nuclear_norm(Problem(LowRankFactorPrior(1.0), GaussianChannel(0.1), 1.0))
+
+    def test_perfect_recovery_is_the_signal(self):
+        point = nuclear_norm(bilinear_regression(0.9, 1.0, 0.2), lam="optimal")
+        assert (point.mse, point.overlap, point.norm, point.lam) == (0.0, 1.0, 1.0, 0.0)
+        assert point.status is Status.PERFECT_RECOVERY and point.rank == 0.2
+        law = GaussianFactorPrior(1.0, 0.2).law(0.0)
+        mean = law.integrate(lambda y: y).value
+        assert point.nuclear_norm == pytest.approx(mean, rel=1e-10)
+
+
+# --- labels -1 and 1 ---------------------------------------------------------------------------
+
+
+def sign_problem(alpha, beta, rho, delta=0.0):
+    return Problem(GaussianFactorPrior(beta, rho), SignChannel(delta), alpha)
+
+
+class TestClassification:
+    # alpha, beta, rho, lam, overlap, norm, label error, rank, and the same of 16 minimisations at
+    # d1 = 30 or 24 (mean and standard error)
+    LOGISTIC = (
+        (1.0, 1.0, 0.2, 0.1, 2.6826707, 9.8159670, 0.17278803, 0.46890,
+         (2.705, 0.023), (9.996, 0.136), (0.1730, 0.0014), (0.4646, 0.0057)),
+        (2.0, 1.0, 0.2, 0.1, 4.4886355, 22.543810, 0.10570313, 0.57888,
+         (4.4995, 0.0159), (22.662, 0.145), (0.1057, 0.0010), (0.5687, 0.0048)),
+        (1.5, 2.0, 0.5, 0.05, 3.9646366, 20.925304, 0.16623836, 0.83714,
+         (3.986, 0.021), (21.219, 0.149), (0.1670, 0.0015), (0.8333, 0.0066)),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("row", LOGISTIC)
+    def test_logistic(self, row):
+        alpha, beta, rho, lam, *exact = row
+        point = nuclear_norm(sign_problem(alpha, beta, rho), lam=lam, loss="logistic")
+        found = [point.overlap, point.norm, point.label_error, point.rank]
+        assert_allclose(found, exact[:4], rtol=1.2e-5)
+        assert_allclose(found[:3], exact[:3], rtol=2e-8, atol=5e-9)
+        for value, (mean, error) in zip(found, exact[4:], strict=True):
+            assert abs(value - mean) < 2.0 * error + 0.01 * value
+        assert point.cosine == pytest.approx(point.overlap / np.sqrt(point.norm), rel=1e-14)
+
+    @given(positive(0.05, 20), positive(1, 50), positive(0.02, 5), positive(0.01, 3),
+           st.one_of(st.just(0.0), positive(1e-3, 10)))  # fmt: skip
+    def test_squared_loss_is_regression_with_more_noise(self, alpha, beta, rho, lam, delta):
+        """Labels are k h plus something uncorrelated with h, and the square sees no more."""
+        k = np.sqrt(2 / (np.pi * (1 + delta)))
+        point = nuclear_norm(sign_problem(alpha, beta, rho, delta), lam=lam)
+        other = nuclear_norm(bilinear_regression(alpha, beta, rho, 1 / k**2 - 1), lam=lam / k)
+        assert point.overlap == pytest.approx(k * other.overlap, rel=1e-9, abs=1e-12)
+        assert point.norm == pytest.approx(k**2 * other.norm, rel=1e-9, abs=1e-12)
+        assert point.rank == pytest.approx(other.rank, rel=1e-9, abs=1e-12)
+        assert 2 * point.train_loss == pytest.approx(k**2 * other.train_loss, rel=1e-9)
+
+    @pytest.mark.parametrize("loss", ["logistic", "hinge", "squared"])
+    @pytest.mark.parametrize(
+        ("delta", "missing", "q", "V"),
+        [(0.0, 0.5, 1.0, 0.7), (0.2, 0.05, 30.0, 8.0), (0.0, 1e-4, 0.1, 60.0)],
+    )
+    def test_means_over_labels(self, loss, delta, missing, q, V):
+        """The quadrature over outputs, against the minimisation that defines it."""
+        code = {"squared": 0, "logistic": 1, "hinge": 2}[loss]
+        found = estimators.label_means(code, delta, missing, np.sqrt(q), V)
+
+        def value(x):
+            return {"squared": 0.5 * (1 - x) ** 2, "logistic": np.logaddexp(0.0, -x),
+                    "hinge": max(0.0, 1 - x)}[loss]  # fmt: skip
+
+        def pull(omega):
+            def slope(p):  # of the convex function whose minimum is the proximal map
+                left = {"squared": p - 1, "logistic": -expit(-p), "hinge": -1.0 * (p < 1)}[loss]
+                return left + (p - omega) / V
+
+            p = brentq(slope, min(omega, 1) - 1, max(omega + V, 1) + 1, xtol=1e-14, rtol=1e-14)
+            return p, (p - omega) / V
+
+        width = np.sqrt((missing + delta) / (1 - missing))
+
+        def mean(f):
+            # y = 1 stands for both labels; P(y|omega) varies on the scale of `width`
+            points = np.unique(np.clip(
+                [0, width, -width, 4 * width, -4 * width, 1 / np.sqrt(q), (1 - V) / np.sqrt(q)],
+                -8.5, 8.5))  # fmt: skip
+            return sum(
+                quad(lambda z: 2 * f(z) * norm.pdf(z), a, b, epsabs=1e-15, epsrel=1e-11)[0]
+                for a, b in itertools.pairwise([-8.5, *points, 8.5]) if b > a
+            )  # fmt: skip
+
+        chance = lambda z: norm.cdf(z / width)  # noqa: E731
+        assert found.square == pytest.approx(
+            mean(lambda z: chance(z) * pull(np.sqrt(q) * z)[1] ** 2), rel=1e-8
+        )
+        assert found.loss == pytest.approx(
+            mean(lambda z: chance(z) * value(pull(np.sqrt(q) * z)[0])), rel=1e-8, abs=1e-12
+        )
+        reach = np.sqrt(missing + delta)
+        assert found.pull == pytest.approx(
+            mean(lambda z: norm.pdf(z / width) / reach * pull(np.sqrt(q) * z)[1]), rel=1e-8
+        )
+        # Gaussian integration by parts: the derivative of f without differentiating it
+        by_parts = mean(lambda z: pull(np.sqrt(q) * z)[1]
+                        * (norm.pdf(z / width) / width - z * chance(z))) / np.sqrt(q)  # fmt: skip
+        assert found.stiffness == pytest.approx(by_parts, rel=1e-7)
+
+    def test_bayes_is_better_and_noise_hurts(self):
+        alpha, delta = np.array([0.5, 2.0, 6.0]), np.array([[0.0], [0.3]])
+        problem = sign_problem(alpha, 2.0, 0.3, delta)
+        bayes = np.arccos(np.sqrt(solve(problem).q / (1 + delta))) / np.pi
+        for loss in ("squared", "logistic", "hinge"):
+            error = np.min([nuclear_norm(problem, lam=x, loss=loss).label_error
+                            for x in np.geomspace(0.02, 0.5, 12)], axis=0)  # fmt: skip
+            assert np.all(error > bayes) and np.all(error < 0.4)
+            assert np.all(error[1] > error[0]) and np.all(np.diff(error) < 0)
+
+    def test_large_penalties_and_the_whole_range(self):
+        none = nuclear_norm(sign_problem(0.5, 2.0, 0.5), lam=50.0, loss="hinge")
+        assert (none.norm, none.label_error, none.train_loss) == (0.0, 0.5, 1.0)
+        assert np.isnan(none.cosine) and none.status is Status.CONVERGED
+        rng = np.random.default_rng(2)
+        alpha, beta, rho = (10 ** rng.uniform(*r, 100) for r in ((-1.5, 1.5), (0, 2), (-2, 1)))
+        delta, lam = 10 ** rng.uniform(-3, 1, 100), 10 ** rng.uniform(-3, 0.5, 100)
+        delta[::2] = 0.0
+        for loss in ("logistic", "hinge"):
+            point = nuclear_norm(sign_problem(alpha, beta, rho, delta), lam=lam, loss=loss)
+            assert np.all(point.status == Status.CONVERGED) and np.max(point.residual) < 1e-9
+
+    def test_bad_input(self):
+        problem = sign_problem(0.5, 2.0, [0.5, np.nan])
+        for lam in (0.0, "optimal"):
+            with pytest.raises(ValueError, match="lam must be"):
+                nuclear_norm(problem, lam=lam)
+        with pytest.raises(ValueError, match="channel must be a SignChannel"):
+            nuclear_norm(bilinear_regression(0.5, 2.0, 0.5), lam=0.1, loss="hinge")
+        with pytest.raises(ValueError, match="loss must be one of squared, logistic, hinge"):
+            nuclear_norm(problem, lam=0.1, loss="exponential")
+        with pytest.raises(ValueError, match="channel must be a GaussianChannel"):
+            ridge(sign_problem(0.5, 2.0, 0.5))
+        found = nuclear_norm(problem, lam=0.1, loss="hinge", on_failure="return")
+        assert found.status.tolist() == [0, 11] and np.isnan(found.label_error[1])
+
+    @pytest.mark.slow
+    def test_hinge_loss_minimised(self):
+        """Support vector machines on matrices, solved by a conic solver."""
+        cp = pytest.importorskip("cvxpy")
+        problem, lam = sign_problem(1.0, 1.0, 0.25), 0.15
+        theory = nuclear_norm(problem, lam=lam, loss="hinge")
+        seen = []
+        for seed in range(8):
+            data = problem.sample(20, rng=seed)
+            d1, d2 = data.S.shape
+            S = cp.Variable((d1, d2))
+            X = np.asarray(data.X).reshape(-1, d1 * d2) / np.sqrt(d1 * d2)
+            margin = cp.multiply(data.y, X @ cp.vec(S, order="C"))
+            cost = cp.sum(cp.pos(1 - margin)) + lam * np.sqrt(d2) * cp.normNuc(S)
+            cp.Problem(cp.Minimize(cost)).solve(solver="CLARABEL")
+            cosine = np.sum(S.value * data.S) / np.linalg.norm(S.value) / np.linalg.norm(data.S)
+            loss = np.mean(np.maximum(0.0, 1 - margin.value))
+            seen.append([cosine, np.mean(S.value**2), loss])
+        mean, error = np.mean(seen, 0), np.std(seen, 0, ddof=1) / np.sqrt(8)
+        exact = np.array([theory.cosine, theory.norm, theory.train_loss])
+        assert np.all(np.abs(mean - exact) < 3 * error + 0.02 * exact), (mean, error, exact)
+
+
+# --- finite matrices ----------------------------------------------------------------------------
+
+
+def _divergence(sigma, f, slope, d1, d2):
+    """Divergence of a spectral function (Candes, Sing-Long, Trzasko)."""
+    top = sigma[:, None] * f[:, None] - sigma[None, :] * f[None, :]
+    bottom = sigma[:, None] ** 2 - sigma[None, :] ** 2
+    np.fill_diagonal(bottom, np.inf)
+    return (slope.sum() + (d2 - d1) * (f / sigma).sum() + (top / bottom).sum()) / (d1 * d2)
+
+
+@pytest.mark.parametrize("kind", [soft_threshold, hard_threshold])
+@pytest.mark.parametrize(("beta", "rho", "s"), [(2.0, 0.2, 0.6), (1.0, 0.5, 0.05)])
+def test_finite_matrices(kind, beta, rho, s):
+    prior, rng, d1 = GaussianFactorPrior(beta, rho), np.random.default_rng(7), 300
+    theory = kind(prior, s, 0.9 * soft_threshold(prior, s).threshold)
+    tau = theory.threshold
+    seen = []
+    for _ in range(6):
+        S = prior.sample(d1, rng=rng)
+        S /= np.sqrt(np.mean(S**2))  # the largest of the fluctuations
+        d2 = S.shape[1]
+        left, sigma, right = np.linalg.svd(
+            S + np.sqrt(s) * rng.standard_normal(S.shape), full_matrices=False
+        )
+        y = sigma / np.sqrt(d2)
+        keep = y > tau
+        f = np.where(keep, y - tau if kind is soft_threshold else y, 0.0)
+        estimate = (left * f) @ right * np.sqrt(d2)
+        slope = keep.astype(float)
+        seen.append([
+            np.mean((estimate - S) ** 2), np.mean(estimate * S), np.mean(estimate**2),
+            keep.mean(), f.mean(), _divergence(y, f, slope, d1, d2),
+        ])  # fmt: skip
+    mean, error = np.mean(seen, 0), np.std(seen, 0, ddof=1) / np.sqrt(6)
+    exact = [theory.mse, theory.overlap, theory.norm, theory.rank, theory.nuclear_norm,
+             theory.divergence]  # fmt: skip
+    assert_allclose(mean, exact, rtol=4e-3)
+    assert np.all(np.abs(mean - exact) < 4.0 * error + 2e-3 * np.abs(exact))
+
+
+class TestFactorisedProblem:
+    """Weight decay on the factors is the nuclear norm, with an exact constant."""
+
+    def setup_method(self):
+        rng = np.random.default_rng(3)
+        self.d1, self.d2, r, n = 10, 15, 3, 90
+        S = rng.standard_normal((self.d1, r)) @ rng.standard_normal((r, self.d2)) / np.sqrt(r)
+        self.X = rng.standard_normal((n, self.d1 * self.d2)) / np.sqrt(self.d1 * self.d2)
+        self.y = self.X @ S.ravel() + 0.3 * rng.standard_normal(n)
+        self.lam = 0.15
+
+    def nuclear_solution(self):
+        """Minimise by accelerated proximal steps on the singular values."""
+        weight, L = self.lam * np.sqrt(self.d2), np.linalg.norm(self.X, 2) ** 2
+        x = z = np.zeros((self.d1, self.d2))
+        t = 1.0
+        for _ in range(6000):
+            gradient = (self.X.T @ (self.X @ z.ravel() - self.y)).reshape(z.shape)
+            u, sigma, vt = np.linalg.svd(z - gradient / L, full_matrices=False)
+            new = (u * np.maximum(sigma - weight / L, 0.0)) @ vt
+            if np.sum((z - new) * (new - x)) > 0:  # restart
+                t = 1.0
+            t_new = (1 + np.sqrt(1 + 4 * t * t)) / 2
+            z, x, t = new + (t - 1) / t_new * (new - x), new, t_new
+        loss = 0.5 * np.sum((self.X @ x.ravel() - self.y) ** 2)
+        return x, loss + weight * np.linalg.norm(x, "nuc")
+
+    def train_factors(self, k, decay, rng):
+        """Minimise over U (d1, k) and V (k, d2), S = U V/sqrt(k)."""
+        cut = self.d1 * k
+
+        def loss(x):
+            U, V = x[:cut].reshape(self.d1, k), x[cut:].reshape(k, self.d2)
+            miss = self.X @ (U @ V).ravel() / np.sqrt(k) - self.y
+            G = (self.X.T @ miss).reshape(self.d1, self.d2) / np.sqrt(k)
+            gradient = np.concatenate([(G @ V.T).ravel(), (U.T @ G).ravel()]) + decay * x
+            return 0.5 * miss @ miss + 0.5 * decay * x @ x, gradient
+
+        found = minimize(
+            loss, rng.standard_normal(cut + k * self.d2), jac=True, method="L-BFGS-B",
+            options={"maxiter": 20000, "maxfun": 20000, "ftol": 1e-16, "gtol": 1e-9},
+        )  # fmt: skip
+        U, V = found.x[:cut].reshape(self.d1, k), found.x[cut:].reshape(k, self.d2)
+        return U, V, found.fun
+
+    def test_same_minimum(self):
+        S, value = self.nuclear_solution()
+        rank = int(np.sum(np.linalg.svd(S, compute_uv=False) > 1e-6))
+        assert 1 < rank < self.d1
+        rng = np.random.default_rng(0)
+        for k in (self.d1, rank):
+            U, V, trained = self.train_factors(k, self.lam * np.sqrt(self.d2 / k), rng)
+            assert trained == pytest.approx(value, rel=1e-9)
+            assert_allclose(U @ V / np.sqrt(k), S, atol=2e-4 * np.abs(S).max())
+            assert_allclose(U.T @ U, V @ V.T, atol=1e-3)  # balanced
+
+    def test_other_constants_differ(self):
+        _, value = self.nuclear_solution()
+        rng = np.random.default_rng(0)
+        k = self.d1
+        for decay in (self.lam, self.lam * np.sqrt(self.d2)):
+            assert abs(self.train_factors(k, decay, rng)[2] / value - 1) > 0.05
+        # too narrow: a worse minimum
+        narrow = self.train_factors(1, self.lam * np.sqrt(self.d2), rng)[2]
+        assert narrow > value * 1.01
+
+
+def test_the_oracle_of_this_file_agrees_with_the_other():
+    """M(s) from the functionals of the threshold, against the reference of the Bayes error."""
+    cut = highprec_erm.thresholded(2.0, 0.5, 0.1, 0.4, digits=12)
+    best = highprec.mmse(2.0, 0.5, 0.1, digits=12)
+    assert cut.other_error > best
+    assert float(best) == pytest.approx(GaussianFactorPrior(2.0, 0.5).mmse(0.1), rel=1e-10)

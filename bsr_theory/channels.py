@@ -880,8 +880,10 @@ class _OutputGrid:
         rows = self.alive[:, panels].any(axis=1)
         if rows.all():
             return panels, self
-        labels = {"y": self.y[rows], "weight": self.weight[rows], "alive": self.alive[rows]}
-        return panels, dataclasses.replace(self, **labels)
+        alive = dataclasses.replace(
+            self, y=self.y[rows], weight=self.weight[rows], alive=self.alive[rows]
+        )
+        return panels, alive
 
 
 @dataclass(frozen=True)

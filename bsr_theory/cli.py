@@ -1,4 +1,4 @@
-"""The command line ``bsr``: solve, list and draw from the shell.
+"""The command line ``bsr``: solve, simulate, list and draw from the shell.
 
 Numbers go to standard output, everything said about them to standard error, so that output can be
 piped.  Exit codes: 0, 1 when a point was not solved (it is printed all the same), 2 on bad input,
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 import json
 import math
 import sys
@@ -90,7 +91,7 @@ class _Commands(click.Group):
 
 
 class _Range(NamedTuple):
-    """Values of alpha, and whether they are spaced evenly in the logarithm."""
+    """Values of a parameter, and whether they are spaced evenly in the logarithm."""
 
     values: Array
     log: bool
@@ -133,35 +134,171 @@ def _tolerance(ctx: click.Context, param: click.Parameter, value: float) -> floa
     return value
 
 
+def _numbers(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        values = ()
+    finite = all(map(math.isfinite, values))
+    if not (values and finite and all(a < b for a, b in itertools.pairwise(values))):
+        raise _BadInput(f"{param.name} must be increasing numbers such as -1,0,1, got {text!r}")
+    return values
+
+
+def _penalty(
+    ctx: click.Context, param: click.Parameter, text: str | None
+) -> float | Literal["optimal"] | None:
+    if text is None or text == "optimal":
+        return cast("Literal['optimal'] | None", text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise _BadInput(f'lam must be "optimal" or a number >= 0, got {text!r}')
+    return value
+
+
+def _dataset_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and Path(value).suffix.lower() != ".nc":
+        raise _BadInput(f"{param.name} must be a netCDF file, ending in .nc, got {value!r}")
+    return _folder(ctx, param, value)
+
+
 _alpha = click.option(
     "--alpha", type=float, required=True, help="Samples per entry, n/(d1 d2) > 0."
 )
+_alpha_range = click.option(
+    "--alpha",
+    callback=_range,
+    metavar="RANGE",
+    required=True,
+    help="Samples per entry: START:STOP:COUNT (ends included), START:STOP:COUNT:log, or a list "
+    "separated by commas.",
+)
+_solver_tolerance = click.option(
+    "--tolerance",
+    type=float,
+    default=1e-11,
+    show_default=True,
+    callback=_tolerance,
+    help="Largest residual of a solution.",
+)
+_lam = click.option(
+    "--lam",
+    callback=_penalty,
+    metavar="NUMBER",
+    help='Penalty >= 0 of ridge and nuclear-norm, or "optimal", the default: the one of least '
+    "error.",
+)
+
+_BETA, _RHO = "Aspect ratio d2/d1 >= 1, or inf.", "Width ratio r/d1 > 0, or inf."
+_DELTA = "Noise variance of the labels >= 0."
+
+_CHANNELS = {
+    "linear": "GaussianChannel",
+    "sign": "SignChannel",
+    "abs": "AbsChannel",
+    "relu": "ReLUChannel",
+    "logistic": "LogisticChannel",
+    "quantized": "QuantizedChannel",
+}
+_channel_options = (
+    click.option(
+        "--channel",
+        type=click.Choice(list(_CHANNELS)),
+        default="linear",
+        show_default=True,
+        help="What the labels show of h = <X, S>/sqrt(d1 d2): h, its sign, |h|, max(h, 0) with "
+        "noise of variance delta, or classes.",
+    ),
+    click.option(
+        "--gain", type=float, help="Slope >= 0 of the log odds, --channel logistic; by default 1."
+    ),
+    click.option(
+        "--levels",
+        callback=_numbers,
+        metavar="LIST",
+        help="Where the label changes, --channel quantized; by default -1,0,1.",
+    ),
+)
 
 
-def _model(command: _F) -> _F:
-    """Add the options of bilinear sequence regression other than alpha."""
-    options = (
-        click.option("--beta", type=float, required=True, help="Aspect ratio d2/d1 >= 1, or inf."),
-        click.option("--rho", type=float, required=True, help="Width ratio r/d1 > 0, or inf."),
-        click.option(
-            "--delta",
-            type=float,
-            default=0.0,
-            show_default=True,
-            help="Noise variance of the labels >= 0.",
-        ),
-        click.option(
-            "--tolerance",
-            type=float,
-            default=1e-11,
-            show_default=True,
-            callback=_tolerance,
-            help="Largest residual of a solution.",
-        ),
-    )
-    for option in reversed(options):
+class _Model(NamedTuple):
+    """A prior and a channel, as the options name them."""
+
+    kind: str
+    parameters: dict[str, Any]  # beta, rho, and those of the channel
+
+    def problem(self, alpha: Any = None) -> bsr.Problem:
+        """Return the model at alpha."""
+        names = {"levels": "thresholds"}
+        given = {names.get(name, name): value for name, value in self.parameters.items()}
+        prior = bsr.GaussianFactorPrior(given.pop("beta"), given.pop("rho"))
+        return bsr.Problem(prior, getattr(bsr, _CHANNELS[self.kind])(**given), alpha)
+
+    @property
+    def linear(self) -> bool:
+        """Whether labels are h plus noise."""
+        return self.kind == "linear"
+
+
+def _read_model(
+    *,
+    beta: float,
+    rho: float,
+    delta: float,
+    channel: str = "linear",
+    gain: float | None = None,
+    levels: tuple[float, ...] | None = None,
+) -> _Model:
+    """Return the model that options name, checked."""
+    own: dict[str, Any] = {"delta": delta}
+    if channel == "logistic":
+        if delta != 0.0:
+            raise ValueError(f"delta must be 0 for the logistic channel, got {delta!r}")
+        own = {"gain": 1.0 if gain is None else gain}
+    elif gain is not None:
+        raise ValueError(f"gain belongs to the logistic channel, got {gain!r} for {channel}")
+    if channel == "quantized":
+        own["levels"] = (-1.0, 0.0, 1.0) if levels is None else levels
+    elif levels is not None:
+        raise ValueError(f"levels belong to the quantized channel, got them for {channel}")
+    model = _Model(channel, {"beta": beta, "rho": rho, **own})
+    model.problem()
+    return model
+
+
+def _with_options(command: _F, options: Iterable[Callable[[Any], Any]]) -> _F:
+    for option in reversed(tuple(options)):
         command = option(command)
     return command
+
+
+def _model(*, channels: bool = True) -> Callable[[_F], _F]:
+    """Add the options other than alpha, and hand them over as one ``model``."""
+    options = (
+        click.option("--beta", type=float, required=True, help=_BETA),
+        click.option("--rho", type=float, required=True, help=_RHO),
+        click.option("--delta", type=float, default=0.0, show_default=True, help=_DELTA),
+        *(_channel_options if channels else ()),
+    )
+    names = inspect.signature(_read_model).parameters
+
+    def decorate(command: _F) -> _F:
+        @functools.wraps(command)
+        def run(*args: Any, **given: Any) -> Any:
+            with _bad_input():
+                model = _read_model(**{name: given.pop(name) for name in names if name in given})
+            return command(*args, model=model, **given)
+
+        return _with_options(cast("_F", run), options)
+
+    return decorate
 
 
 def _folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -182,8 +319,8 @@ _output = click.option(
 )
 
 
-def _formats(*names: str) -> Callable[[_F], _F]:
-    default = f"that of --output, or {names[0]}" if "csv" in names else names[0]
+def _formats(*names: str, by_suffix: bool = False) -> Callable[[_F], _F]:
+    default = f"that of --output, or {names[0]}" if by_suffix else names[0]
     return click.option(
         "--format",
         "style",
@@ -231,24 +368,40 @@ def _lines(columns: Mapping[str, Array], style: str) -> Iterator[str]:
         for row in rows:
             yield ",".join(map(_cell, row)) + "\n"
         return
-    numeric = [column.dtype.kind == "f" for column in columns.values()]
-    header = ("{:>13}" if number else "{:<10}" for number in numeric)
-    yield "  ".join(header).format(*columns).rstrip() + "\n"
-    line = "  ".join("{:>13.8g}" if number else "{:<10}" for number in numeric)
+    header, line = "", ""
+    for name, column in columns.items():
+        number = column.dtype.kind == "f"
+        place = f">{max(13, len(name))}" if number else f"<{max(10, len(name))}"
+        header += f"{{:{place}}}  "
+        line += f"{{:{place}.8g}}  " if number else f"{{:{place}}}  "
+    yield header.format(*columns).rstrip() + "\n"
     for row in rows:
         yield line.format(*(x if isinstance(x, float) else _cell(x) for x in row)).rstrip() + "\n"
 
 
 def _write(
-    columns: Mapping[str, Array], parameters: Mapping[str, Any], style: str | None, output: str
+    columns: Mapping[str, Array],
+    parameters: Mapping[str, Any],
+    style: str | None,
+    output: str = "-",
+    *,
+    repeated: bool = True,
 ) -> None:
-    """Write columns to a file or "-", standard output."""
+    """Write columns to a file or "-", standard output.
+
+    CSV has the parameters as columns too, unless they are not to be ``repeated``.
+    """
     if style is None:
         suffix = Path(output).suffix.lower()
         style = {".csv": "csv", ".json": "json"}.get(suffix, "table")
     if style == "json":
-        text: Iterable[str] = [_as_json({"parameters": parameters, "columns": dict(columns)})]
+        text: Iterable[str] = [_as_json({**_parts(parameters), "columns": dict(columns)})]
     else:
+        if style == "csv" and repeated:
+            size = len(next(iter(columns.values())))
+            values = {key: _word_of(value) for key, value in parameters.items()}
+            constant = {key: np.full(size, x, dtype=object) for key, x in values.items()}
+            columns = {**constant, **columns}
         text = _lines(columns, style)
     if output == "-":
         sys.stdout.writelines(text)
@@ -256,6 +409,28 @@ def _write(
     with _writing(output), click.open_file(output, "w", encoding="utf-8", atomic=True) as file:
         file.writelines(text)
     click.echo(f"wrote {output}", err=True)
+
+
+def _parts(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a JSON object that say what was calculated: words, then numbers."""
+    words = {key: value for key, value in parameters.items() if isinstance(value, str)}
+    return {**words, "parameters": {k: v for k, v in parameters.items() if k not in words}}
+
+
+def _word_of(value: Any) -> Any:
+    """Return a value as one cell."""
+    if not isinstance(value, tuple):
+        return value
+    return " ".join(str(x).removesuffix(".0") for x in value)
+
+
+def _title(parameters: Mapping[str, Any]) -> str:
+    """Return "name = value" for each parameter, in one line."""
+    words = {
+        key: f"{value:g}" if isinstance(value, float) else _word_of(value)
+        for key, value in parameters.items()
+    }
+    return ", ".join(f"{key} = {word}" for key, word in words.items())
 
 
 def _alpha_low_rank(alpha: Any, beta: float, rho: float) -> Any:
@@ -311,56 +486,61 @@ def main() -> None:
     epilog=_examples(
         "bsr solve --alpha 0.4 --beta 2 --rho 0.5 --delta 0.1",
         "bsr solve --alpha 0.7 --beta inf --rho 0.5",
+        "bsr solve --alpha 0.5 --beta 1 --rho 0.2 --channel abs",
         "bsr solve --alpha 0.4 --beta 2 --rho 0.5 --format json",
     )
 )
 @_alpha
-@_model
+@_model()
+@_solver_tolerance
 @_formats("text", "json")
 @click.pass_context
 def solve(
-    ctx: click.Context,
-    alpha: float,
-    beta: float,
-    rho: float,
-    delta: float,
-    tolerance: float,
-    style: str | None,
+    ctx: click.Context, alpha: float, model: _Model, tolerance: float, style: str | None
 ) -> None:
     """Solve one problem.
 
     Prints the Bayes-optimal error and what goes with it.
     """
-    parameters = {"alpha": alpha, "beta": beta, "rho": rho, "delta": delta}
+    parameters = {"channel": model.kind, "alpha": alpha, **model.parameters}
     with _bad_input():
-        problem = bsr.bilinear_regression(**parameters)
+        problem = model.problem(alpha)
         _prepare()
     point = bsr.solve(problem, tolerance=tolerance, on_failure="return")
     status = bsr.Status(point.status)
-    values = {
+    beta, rho = model.parameters["beta"], model.parameters["rho"]
+    phase, reached = _phase(problem, rho) if status.ok else (None, None)
+    values: dict[str, Any] = {
         "mmse": point.mmse,
+        "mmse_algorithm": None if problem.channel.single_fixed_point else reached,
+        "generalization_error": point.generalization_error,
         "q": point.q,
         "qhat": point.qhat,
         "information": point.information,
-        "ridge": bsr.limits.ridge_mse(alpha, delta),
+        "ridge": bsr.limits.ridge_mse(alpha, model.parameters["delta"]) if model.linear else None,
         "alpha_LR": _alpha_low_rank(alpha, beta, rho),
-        "strong_recovery": bsr.limits.strong_recovery(beta, rho),
+        "strong_recovery": bsr.limits.strong_recovery(beta, rho) if model.linear else None,
         "residual": point.residual,
         "iterations": point.iterations,
+        "phase": phase,
         "status": status.name.lower(),
     }
+    values = {name: value for name, value in values.items() if value is not None}
     if style == "json":
-        click.echo(_as_json({"parameters": parameters, "solution": values}), nl=False)
+        click.echo(_as_json({**_parts(parameters), "solution": values}), nl=False)
     else:
-        click.echo(", ".join(f"{key} = {value:g}" for key, value in parameters.items()) + "\n")
-        for key, meaning in _MEANINGS.items():
-            click.echo(f"{key:<16} {values[key]:<16.10g} {meaning}")
-        click.echo(f"{'status':<16} {values['status']:<16} {status.advice}")
+        said = {**_MEANINGS, "phase": _PHASES.get(phase or ""), "status": status.advice}
+        click.echo(_title(parameters) + "\n")
+        for name, value in values.items():
+            shown = value if isinstance(value, str) else f"{value:.10g}"
+            click.echo(f"{name:<20} {shown:<16} {said[name]}")
     _finish(ctx, status, said=style != "json")
 
 
 _MEANINGS = {
     "mmse": "error per entry of the Bayes-optimal estimator, 1 - q",
+    "mmse_algorithm": "error per entry of message passing",
+    "generalization_error": "error of the best prediction of a new label",
     "q": "overlap of that estimator with the signal",
     "qhat": "signal-to-noise ratio of the effective denoising problem",
     "information": "mutual information in nats per entry (delta = 0: up to a constant)",
@@ -370,6 +550,18 @@ _MEANINGS = {
     "residual": "how well the equations hold, |alpha(s)/alpha - 1|",
     "iterations": "evaluations of the prior's mmse",
 }
+_PHASES = {
+    "easy": "message passing reaches the Bayes-optimal error",
+    "hard": "message passing has a larger error than the Bayes-optimal one",
+    "impossible": "no estimator does better; recovery sets in at larger alpha",
+}
+
+
+def _phase(problem: bsr.Problem, rho: float) -> tuple[str | None, float]:
+    """Return the phase that one problem is in, and the error of message passing there."""
+    place = bsr.phase_diagram(problem, alpha=[problem.alpha], rho=[rho])  # a plane of one pixel
+    name = dict(enumerate(_PHASES)).get(place.phase.item())
+    return name, place.mmse_algorithm.item()
 
 
 @main.command(
@@ -377,19 +569,19 @@ _MEANINGS = {
     epilog=_examples(
         "bsr fixed-points --alpha 0.3 --beta 2 --rho 0.5",
         "bsr fixed-points --alpha 0.4 --beta 2 --rho 0.5 --delta 0.1 --format csv",
+        "bsr fixed-points --alpha 0.55 --beta 1 --rho 0.2 --channel abs",
     ),
 )
 @_alpha
-@_model
-@_formats("table", "csv", "json")
+@_model()
+@_solver_tolerance
+@_formats("table", "csv", "json", by_suffix=True)
 @_output
 @click.pass_context
 def fixed_points(
     ctx: click.Context,
     alpha: float,
-    beta: float,
-    rho: float,
-    delta: float,
+    model: _Model,
     tolerance: float,
     style: str | None,
     output: str,
@@ -398,16 +590,16 @@ def fixed_points(
 
     A fixed point is stable when |slope| < 1, slope being the derivative of q -> q' there.
     """
-    parameters = {"alpha": alpha, "beta": beta, "rho": rho, "delta": delta}
     with _bad_input():
-        problem = bsr.bilinear_regression(**parameters)
+        problem = model.problem(alpha)
         _prepare()
     every = bsr.fixed_points(problem, tolerance=tolerance)
     present = every.status != bsr.Status.ABSENT
     names = ("mmse", "q", "qhat", "slope", "residual", "stable")
     columns = {name: getattr(every, name)[present] for name in names}
     columns["status"] = _status_names(every.status[present])
-    _write(columns, parameters, style, output)
+    parameters = {"channel": model.kind, "alpha": alpha, **model.parameters}
+    _write(columns, parameters, style, output, repeated=False)
     _finish(ctx, every.status[present])
 
 
@@ -416,19 +608,14 @@ def fixed_points(
         "bsr curve --alpha 0.05:0.6:12 --beta 2 --rho 0.5",
         "bsr curve --alpha 0.01:10:50:log --beta 2 --rho 0.5 --delta 0.1 --output curve.csv",
         "bsr curve --alpha 0.2,0.4,0.6 --beta inf --rho 0.5 --format json",
+        "bsr curve --alpha 0.3:0.7:9 --beta 1 --rho 0.2 --channel abs",
         "bsr curve --alpha 0.005:1:200 --beta 1 --rho 0.2 --output curve.json --plot curve.png",
     )
 )
-@click.option(
-    "--alpha",
-    callback=_range,
-    metavar="RANGE",
-    required=True,
-    help="Samples per entry: START:STOP:COUNT (ends included), START:STOP:COUNT:log, or a list "
-    "separated by commas.",
-)
-@_model
-@_formats("table", "csv", "json")
+@_alpha_range
+@_model()
+@_solver_tolerance
+@_formats("table", "csv", "json", by_suffix=True)
 @_output
 @click.option(
     "--plot",
@@ -441,9 +628,7 @@ def fixed_points(
 def curve(
     ctx: click.Context,
     alpha: _Range,
-    beta: float,
-    rho: float,
-    delta: float,
+    model: _Model,
     tolerance: float,
     style: str | None,
     output: str,
@@ -451,25 +636,23 @@ def curve(
 ) -> None:
     """Follow the Bayes-optimal error along alpha.
 
-    Columns: alpha, alpha_LR = n/(r (d1 + d2)), mmse, overlap q and its conjugate qhat, the error
-    of ridge regression with the best penalty, and the status of the point. A CSV file has the
-    parameters as columns too; JSON names them once and adds versions.
+    Columns: alpha, alpha_LR = n/(r (d1 + d2)), mmse, overlap q and its conjugate qhat, and the
+    status of the point. Linear labels: the error of ridge regression with the best penalty. Others:
+    the generalization error, and mmse_algorithm, the error of message passing, where it can differ.
+    A CSV file has the parameters as columns too; JSON names them once and adds versions.
     """
-    parameters = {"beta": beta, "rho": rho, "delta": delta}
     with _bad_input():
-        bsr.bilinear_regression(alpha=1.0, **parameters)
         if plot is not None:
             bsr.figures.check_path(plot)
+            if not model.linear:
+                raise ValueError(f"plot draws linear labels only, got --channel {model.kind}")
         _prepare()
-    columns, status = _follow(alpha.values, parameters, tolerance)
-    shown = columns
-    if style == "csv" or (style is None and Path(output).suffix.lower() == ".csv"):
-        constant = {key: np.full(status.size, value) for key, value in parameters.items()}
-        shown = {**constant, **columns}
-    _write(shown, parameters, style, output)
+    columns, status = _follow(alpha.values, model.parameters, tolerance, model.kind)
+    _write(columns, {"channel": model.kind, **model.parameters}, style, output)
     if plot is not None:
         title = ",  ".join(
-            rf"$\{key}={value:g}$".replace("inf", r"\infty") for key, value in parameters.items()
+            rf"$\{key}={value:g}$".replace("inf", r"\infty")
+            for key, value in model.parameters.items()
         )
         picture = bsr.figures.draw_curve(
             columns["alpha"], columns["mmse"], columns["ridge"], title=title, log=alpha.log
@@ -481,33 +664,463 @@ def curve(
 
 
 def _follow(
-    alpha: Array, parameters: Mapping[str, float], tolerance: float
+    alpha: Array, parameters: Mapping[str, Any], tolerance: float, kind: str = "linear"
 ) -> tuple[dict[str, Array], Array]:
     """Return the columns of a curve and the statuses, solved in parts when it is long."""
+    model = _Model(kind, dict(parameters))
     size = alpha.size
     part = size if size < _LONG else _PART
-    fields = ("mmse", "q", "qhat", "status")
+    fields = ["mmse", "q", "qhat", "status"]
+    if not model.linear:
+        fields.insert(3, "generalization_error")
+    several = not model.problem().channel.single_fixed_point
+    if several:
+        fields.insert(1, "mmse_algorithm")
     parts: dict[str, list[Array]] = {name: [] for name in fields}
     off = None if size >= _LONG else True  # None: shown on a terminal only
     with tqdm(total=size, unit="point", unit_scale=True, disable=off, file=sys.stderr) as bar:
         for start in range(0, size, part):
             some = alpha[start : start + part]
-            problem = bsr.bilinear_regression(alpha=some, **parameters)
-            point = bsr.solve(problem, tolerance=tolerance, on_failure="return")
-            for name in fields:
-                parts[name].append(getattr(point, name))
+            point = bsr.solve(model.problem(some), tolerance=tolerance, on_failure="return")
+            found: dict[str, Array] = {name: getattr(point, name, some) for name in fields}
+            if several:
+                plane = bsr.phase_diagram(
+                    model.problem(), alpha=some, rho=[parameters["rho"]], progress=False
+                )
+                found["mmse_algorithm"] = plane.mmse_algorithm.values.ravel()
+            for name, values in found.items():
+                parts[name].append(values)
             bar.update(some.size)
     whole = {name: np.concatenate(pieces) for name, pieces in parts.items()}
+    status = whole.pop("status")
     columns = {
         "alpha": alpha,
         "alpha_LR": _alpha_low_rank(alpha, parameters["beta"], parameters["rho"]),
-        "mmse": whole["mmse"],
-        "q": whole["q"],
-        "qhat": whole["qhat"],
-        "ridge": bsr.limits.ridge_mse(alpha, parameters["delta"]),
-        "status": _status_names(whole["status"]),
+        **whole,
     }
-    return columns, whole["status"]
+    if model.linear:
+        columns["ridge"] = bsr.limits.ridge_mse(alpha, parameters["delta"])
+    return {**columns, "status": _status_names(status)}, status
+
+
+# --------------------------------------------------------------------------------------------
+# Thresholds and phase diagrams
+# --------------------------------------------------------------------------------------------
+
+
+_THRESHOLDS = {  # what each threshold is, and what the values that stand for none mean
+    "weak_recovery": (
+        "from here on message passing learns something",
+        {0.0: "the first labels teach something", math.inf: "message passing learns nothing"},
+    ),
+    "algorithmic": ("from here on message passing is Bayes-optimal", {}),
+    "information_theoretic": ("the Bayes-optimal error jumps here", {}),
+    "strong_recovery": (
+        "from here on the Bayes-optimal error is 0",
+        {math.inf: "no number of labels brings the Bayes-optimal error to 0"},
+    ),
+    "strong_recovery_algorithmic": (
+        "from here on the error of message passing is 0",
+        {math.inf: "no number of labels brings the error of message passing to 0"},
+    ),
+    "informed_spinodal": ("from here on an iteration that starts at the signal stays near it", {}),
+}
+_NO_TRANSITION = "does not exist: there is no first-order transition"
+
+
+def _meaning(name: str, value: float) -> str:
+    text, special = _THRESHOLDS[name]
+    return _NO_TRANSITION if math.isnan(value) else special.get(value, text)
+
+
+@main.command(
+    epilog=_examples(
+        "bsr thresholds --channel abs --beta 1 --rho 0.2",
+        "bsr thresholds --channel abs --beta 1 --rho 0.2 --delta 0.02 --format json",
+        "bsr thresholds --beta inf --rho 0.5",
+        "bsr thresholds --channel quantized --levels -1,0,1 --beta 2 --rho 0.5 --format csv",
+    )
+)
+@_model()
+@_formats("text", "csv", "json")
+def thresholds(model: _Model, style: str | None) -> None:
+    """Find the sampling ratios at which learning changes.
+
+    In CSV and JSON a threshold is nan where there is no such transition, and inf where no finite
+    alpha suffices.
+    """
+    problem = model.problem()
+    with _bad_input():
+        _prepare()
+    found = bsr.thresholds(problem.prior, problem.channel)
+    values = {name: float(getattr(found, name)) for name in _THRESHOLDS}
+    parameters = {"channel": model.kind, **model.parameters}
+    if style == "json":
+        click.echo(_as_json({**_parts(parameters), "thresholds": values}), nl=False)
+    elif style == "csv":
+        _write({name: np.array([value]) for name, value in values.items()}, parameters, "csv")
+    else:
+        click.echo(_title(parameters) + "; alpha = n/(d1 d2)\n")
+        for name, value in values.items():
+            shown = "-" if math.isnan(value) else f"{value:.10g}"
+            click.echo(f"{name:<28} {shown:<16} {_meaning(name, value)}")
+
+
+_AXES = {
+    "alpha": "0.005:1.5:200",
+    "beta": "1:5:200",
+    "rho": "0.005:1.5:200",
+    "delta": "0:0.5:200",
+}
+_ERRORS = (
+    "mmse_algorithm",
+    "mmse_bayes",
+    "generalization_error_algorithm",
+    "generalization_error_bayes",
+)
+
+
+def _plane_axis(option: str, text: str, kind: str) -> tuple[str, Array]:
+    """Return the name and the increasing values that ``NAME`` or ``NAME=RANGE`` stand for."""
+    name, equals, values = text.partition("=")
+    known = [x for x in _AXES if not (x == "delta" and kind == "logistic")]
+    if name not in known:
+        raise ValueError(f"{option} must be one of {', '.join(known)}, or NAME=RANGE, got {text!r}")
+    written = values if equals else _AXES[name]
+    least = {"beta": 1.0, "delta": 0.0}.get(name)
+    found = _read_range(name, written, low=0.0 if least is None else -math.inf).values
+    if least is not None and found.min() < least:
+        raise ValueError(f"{name} must be >= {least:g}, got {found.min():g} in {written!r}")
+    return name, np.unique(found)
+
+
+@main.command(
+    "phase-diagram",
+    epilog=_examples(
+        "bsr phase-diagram --channel abs --x alpha=0.05:1.2:40 --y rho=0.02:1.2:40 --beta 1",
+        "bsr phase-diagram --x alpha --y beta=1:3:20 --rho 0.5 --plot linear.png",
+        "bsr phase-diagram --channel sign --x rho --y alpha=0.1:6:30 --beta 1 --output sign.nc",
+    ),
+)
+@click.option(
+    "--x",
+    "horizontal",
+    required=True,
+    metavar="NAME[=RANGE]",
+    help="Horizontal axis: alpha, beta, rho or delta, with its values as in bsr curve.",
+)
+@click.option(
+    "--y", "vertical", required=True, metavar="NAME[=RANGE]", help="Vertical axis, likewise."
+)
+@click.option("--alpha", type=float, help="Samples per entry > 0, unless it is an axis.")
+@click.option("--beta", type=float, help="Aspect ratio >= 1, or inf, unless it is an axis.")
+@click.option("--rho", type=float, help="Width ratio > 0, or inf, unless it is an axis.")
+@click.option("--delta", type=float, help="Noise variance >= 0; by default 0.")
+@functools.partial(_with_options, options=_channel_options)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    callback=_dataset_file,
+    help="netCDF file (.nc) for phases, errors and thresholds.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    callback=_folder,
+    help="Picture to draw (.png, .pdf, .svg); the data goes beside it, in a .nc file.",
+)
+@click.option(
+    "--quantity",
+    type=click.Choice(_ERRORS),
+    default=_ERRORS[0],
+    show_default=True,
+    help="The error that --plot shows.",
+)
+@_formats("text", "json")
+@click.pass_context
+def phase_diagram(
+    ctx: click.Context,
+    horizontal: str,
+    vertical: str,
+    alpha: float | None,
+    beta: float | None,
+    rho: float | None,
+    delta: float | None,
+    channel: str,
+    gain: float | None,
+    levels: tuple[float, ...] | None,
+    output: str | None,
+    plot: str | None,
+    quantity: str,
+    style: str | None,
+) -> None:
+    """Map where learning is easy, hard or impossible.
+
+    Without --output and --plot, prints how much of the plane each phase takes, and the range of
+    each threshold. An axis that is named alone has 200 values: alpha and rho from 0.005 to 1.5,
+    beta from 1 to 5, delta from 0 to 0.5.
+    """
+    given = {"alpha": alpha, "beta": beta, "rho": rho, "delta": delta}
+    with _bad_input():
+        pair = _plane_axis("x", horizontal, channel), _plane_axis("y", vertical, channel)
+        axes: dict[str, Any] = dict(pair)
+        if len(axes) < 2:
+            raise ValueError(f"x and y must be different axes, got {next(iter(axes))} twice")
+        for name, value in given.items():
+            if name in axes and value is not None:
+                raise ValueError(f"{name} is an axis: it must have no value of its own")
+            if name not in axes and value is None and name != "delta":
+                raise click.UsageError(f"Missing option '--{name}', or an axis of that name.", ctx)
+        if plot is not None:
+            bsr.figures.check_path(plot)
+            for option, values in zip("xy", axes.values(), strict=True):
+                if values.size < 2:
+                    raise ValueError(f"{option} must have at least 2 values to be drawn")
+        fixed = {name: value for name, value in given.items() if value is not None}
+        of_model = {"delta": 0.0, **dict.fromkeys(axes, 1.0), **fixed}
+        sampling = of_model.pop("alpha")
+        if channel == "logistic":
+            of_model["delta"] = fixed.get("delta", 0.0)
+        model = _read_model(channel=channel, gain=gain, levels=levels, **of_model)
+        problem = model.problem(sampling)
+        _prepare()
+        x, y = axes
+        data = bsr.phase_diagram(problem, **axes).transpose(y, x)
+    if output is not None and output != (plot and str(Path(plot).with_suffix(".nc"))):
+        with _writing(output):
+            bsr.results.write_dataset(data, output)
+        click.echo(f"wrote {output}", err=True)
+    if plot is not None:
+        with _bad_input(), _writing(plot):
+            picture = bsr.figures.draw_phase_diagram(data, quantity)
+            for path in bsr.figures.save(picture, plot):
+                click.echo(f"wrote {path}", err=True)
+    if output is None and plot is None:
+        rest = {**fixed, **model.parameters}
+        parameters = {k: v for k, v in rest.items() if k not in axes}
+        _summarise(data, axes, {"channel": channel, **parameters}, style)
+    _finish(ctx, data.status.values)
+
+
+def _summarise(
+    data: Any, axes: Mapping[str, Array], parameters: Mapping[str, Any], style: str | None
+) -> None:
+    """Print the share of each phase and the range of each threshold."""
+    codes = data.phase.values
+    shares = {name: float(np.mean(codes == code)) for code, name in enumerate(_PHASES)}
+    ranges: dict[str, dict[str, float]] = {}
+    for name in _THRESHOLDS:
+        values = data[name].values
+        there = values[~np.isnan(values)]
+        low, high = (there.min(), there.max()) if there.size else (math.nan, math.nan)
+        exists = there.size / values.size
+        ranges[name] = {"smallest": float(low), "largest": float(high), "exists": exists}
+    if style == "json":
+        planes = {k: {"start": v[0], "stop": v[-1], "count": v.size} for k, v in axes.items()}
+        parts = {"axes": planes, "phases": shares, "thresholds": ranges}
+        click.echo(_as_json({**_parts(parameters), **parts}), nl=False)
+        return
+    click.echo(_title(parameters))
+    for letter, (name, values) in zip("xy", axes.items(), strict=True):
+        click.echo(f"{letter}: {name} from {values[0]:g} to {values[-1]:g}, {values.size} values")
+    click.echo()
+    for name, share in shares.items():
+        click.echo(f"{name:<28} {100.0 * share:5.1f} %   {_PHASES[name]}")
+    click.echo(f"\n{'':<28} {'smallest':<12} {'largest':<12}")
+    for name, found in ranges.items():
+        if found["exists"] == 0.0:
+            click.echo(f"{name:<28} {_NO_TRANSITION}")
+            continue
+        note = "" if found["exists"] == 1.0 else f"exists on {100.0 * found['exists']:.3g} %"
+        line = f"{name:<28} {found['smallest']:<12.6g} {found['largest']:<12.6g} {note}"
+        click.echo(line.rstrip())
+
+
+# --------------------------------------------------------------------------------------------
+# Estimators, in theory and at finite size
+# --------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog=_examples(
+        "bsr estimate nuclear-norm --alpha 0.1:0.7:7 --beta 1 --rho 0.2 --delta 0.1",
+        "bsr estimate ridge --alpha 0.2,0.5,2 --beta 2 --rho 0.5 --delta 0.1 --lam 0.05",
+        "bsr estimate nuclear-norm --alpha 0.2:0.6:9 --beta 1 --rho 0.2 --lam 0 --output mnne.csv",
+    )
+)
+@click.argument("estimator", type=click.Choice(["ridge", "nuclear-norm"]))
+@_alpha_range
+@_model(channels=False)
+@_lam
+@_formats("table", "csv", "json", by_suffix=True)
+@_output
+@click.pass_context
+def estimate(
+    ctx: click.Context,
+    estimator: str,
+    alpha: _Range,
+    model: _Model,
+    lam: float | Literal["optimal"] | None,
+    style: str | None,
+    output: str,
+) -> None:
+    """Follow the error of ridge or nuclear norm.
+
+    In the limit of large size. The estimators minimise half the squared residuals plus
+    lam ||S||_F^2/2, or lam sqrt(d2) ||S||_*; lam = 0 is the limit of lam -> 0, the interpolator of
+    least norm. Columns: alpha, error mse per entry, the Bayes-optimal error bayes, lam, rank over
+    d1, nuclear norm over d1 sqrt(d2), mean squared residual train_loss, overlap and status.
+    """
+    problem = model.problem(alpha.values)
+    with _bad_input():
+        _prepare()
+    solution = {"ridge": bsr.erm.ridge, "nuclear-norm": bsr.erm.nuclear_norm}[estimator]
+    point = solution(problem, lam="optimal" if lam is None else lam, on_failure="return")
+    columns = {
+        "alpha": alpha.values,
+        "mse": point.mse,
+        "bayes": bsr.solve(problem, on_failure="return").mmse,
+        **{name: getattr(point, name) for name in ("lam", "rank", "nuclear_norm", "train_loss")},
+        "overlap": point.overlap,
+        "status": _status_names(point.status),
+    }
+    _write(columns, {"estimator": estimator, **model.parameters}, style, output)
+    _finish(ctx, point.status)
+
+
+@main.command(
+    epilog=_examples(
+        "bsr simulate amp --alpha 0.2,0.5 --beta 1 --rho 0.5 --delta 0.1 --d1 20 --workers 1",
+        "bsr simulate nuclear-norm --alpha 0.3 --beta 1 --rho 0.2 --d1 16 --samples 4 --workers 1 "
+        "--output runs.nc",
+        "bsr simulate amp --channel sign --alpha 2 --beta 1 --rho 0.2 --d1 16 --samples 4 "
+        "--workers 1 --format csv",
+    )
+)
+@click.argument(
+    "estimator",
+    type=click.Choice(
+        ["amp", "nuclear-norm", "ridge", "gradient-descent", "averaged-gradient-descent"]
+    ),
+)
+@_alpha_range
+@_model()
+@click.option(
+    "--d1",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    help="Rows of S; there are beta d1 columns and alpha d1 d2 labels.",
+)
+@click.option(
+    "--samples", type=click.IntRange(1), default=8, show_default=True, help="Instances per alpha."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same instances.",
+)
+@_lam
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Most iterations of a run; each algorithm has a default. Not for ridge.",
+)
+@click.option(
+    "--start",
+    type=float,
+    help="Overlap with S that amp starts at, in (0, 1); by default it starts at 0, and with "
+    "--channel abs stays there.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Number of processes; by default one for each core."
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    callback=_dataset_file,
+    help="netCDF file (.nc) for every run; an interrupted calculation goes on from it.",
+)
+@_formats("table", "csv", "json")
+def simulate(
+    estimator: str,
+    alpha: _Range,
+    model: _Model,
+    d1: int,
+    samples: int,
+    seed: int,
+    lam: float | Literal["optimal"] | None,
+    steps: int | None,
+    start: float | None,
+    workers: int | None,
+    output: str | None,
+    style: str | None,
+) -> None:
+    """Run an algorithm on instances, beside the theory.
+
+    Columns: alpha, mean error per entry mse_mean with its standard error mse_error, the theory of
+    the algorithm at the ratios that size d1 has after rounding (not for gradient descent), the
+    Bayes-optimal error bayes, and failures, the runs that did not converge.
+    """
+    convex = estimator in ("ridge", "nuclear-norm")
+    options = {k: v for k, v in (("steps", steps), ("start", start)) if v is not None}
+    with _bad_input():
+        if estimator != "amp" and not model.linear:
+            raise ValueError(f"channel must be linear for {estimator}, got {model.kind!r}")
+        if lam is not None and not convex:
+            raise ValueError(f"lam belongs to ridge and nuclear-norm, got {lam!r} for {estimator}")
+        if steps is not None and estimator == "ridge":
+            raise ValueError(f"steps must be left out for ridge, which takes none, got {steps}")
+        if start is not None and estimator != "amp":
+            raise ValueError(f"start belongs to amp, got {start!r} for {estimator}")
+        if start is not None and not 0.0 < start < 1.0:
+            raise ValueError(f"start must be in (0, 1), got {start!r}")
+        if np.unique(alpha.values).size < alpha.values.size:
+            raise ValueError("alpha must hold every value once")
+        _prepare()
+    with _bad_input(), _writing(output or "the results"), _warnings_said():
+        try:
+            data = bsr.simulations.compare(
+                model.problem(alpha.values),
+                estimator.replace("-", "_"),
+                d1=d1,
+                samples=samples,
+                rng=seed,
+                executor=cast("Any", "serial" if workers == 1 else workers),
+                path=output,
+                lam=(lam if lam is not None else "optimal") if convex else None,
+                **cast("dict[str, Any]", options),
+            )
+        except RuntimeError as error:
+            raise click.ClickException(str(error)) from error
+    failed = data.status.values >= int(bsr.Status.NOT_CONVERGED)
+    columns = {"alpha": data.alpha.values}
+    for name in ("lam", "mse_mean", "mse_error", "theory", "bayes"):
+        if name in data:
+            columns[name] = data[name].values
+    columns["failures"] = failed.sum(axis=data.status.get_axis_num("sample"))
+    parameters = {"estimator": estimator, "channel": model.kind, **model.parameters}
+    _write(columns, {**parameters, "d1": d1, "samples": samples, "seed": seed, **options}, style)
+    if output is not None:
+        click.echo(f"wrote {output}", err=True)
+    if failed.any():
+        more = "" if estimator == "ridge" else "; --steps allows more iterations"
+        click.echo(f"{failed.sum()} of {failed.size} runs did not converge{more}", err=True)
+
+
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Say what the library warns of in one line each, when the work is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        click.echo(text, err=True)
 
 
 @main.command(

@@ -166,7 +166,7 @@ def test_numbers_against_the_likelihood(channel):
     other = as_output(channel)
     for q, v in [(1e-8, 1 - 1e-8), (0.3, 0.7), (0.97, 0.03), (1 - 1e-8, 1e-8)]:
         exact, known = other._mean(kernels.PRECISION, q, v), channel.precision(q, v)
-        assert known == pytest.approx(exact, rel=2e-9 if q < 1e-6 else 1e-10)
+        assert known == pytest.approx(exact, rel=1e-11)
         exact = other._mean(kernels.INFORMATION, q, v)
         assert channel.information(q, v) == pytest.approx(exact, abs=1e-11)
         assert channel.generalization_error(q, v) == pytest.approx(

@@ -76,7 +76,20 @@ def test_help_describes_and_has_examples(command: str | None) -> None:
             assert parameter.opts[0] in text
 
 
+def marked(line: str) -> Any:
+    """Return an example; pictures of simulations take a minute each."""
+    return pytest.param(line, marks=pytest.mark.slow if "--fast" in line else ())
+
+
 @pytest.mark.parametrize("line", examples())
+def test_the_examples_of_the_help_are_understood(line: str) -> None:
+    name, *words = shlex.split(line)
+    command = cli.main.commands[name]
+    context = command.make_context(name, words)  # parses, and runs the callbacks of options
+    assert not context.args
+
+
+@pytest.mark.parametrize("line", [marked(line) for line in examples()])
 def test_the_examples_of_the_help_run(line: str, here: Path) -> None:
     if line.startswith("merge"):  # takes files that another command wrote
         for i in range(2):

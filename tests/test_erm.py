@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import expit
 from scipy.stats import norm
 
@@ -224,6 +224,31 @@ class TestThreshold:
         assert_allclose(
             nuclear_norm_threshold(rho, beta), limits.nuclear_norm_recovery(rho, beta), rtol=3e-13
         )
+
+    @pytest.mark.parametrize("beta", [1.0 + 1e-9, 1.0 + 1e-4, 1.3])
+    def test_nearly_square(self, beta):
+        """The risk of thresholding at small noise, integrated and minimised in mpmath."""
+        rho = 0.9
+        ratio, K = (1 - rho) / (beta - rho), (1 - rho) * (1 - rho / beta)
+        low, high = (1 - np.sqrt(ratio)), (1 + np.sqrt(ratio))
+
+        def risk(cut):
+            def moment(k, a, b):
+                def density(x):
+                    square = (high**2 - x * x) * (x * x - low**2)
+                    return mpmath.sqrt(max(square, 0)) / (mpmath.pi * ratio * x) * x**k
+
+                ends = [a, *(low + d for d in (1e-8, 1e-6, 1e-4, 1e-2) if a < low + d < b), b]
+                return mpmath.quad(density, ends) if b > a else 0
+
+            place = min(max(cut, low), high)
+            p0, p1 = (moment(k, place, high) for k in (0, 1))
+            below = moment(2, low, place)
+            lack = K * (below + 2 * cut * p1 - cut**2 * p0) - (1 - rho / beta) * rho * cut**2
+            return float(1 - lack)
+
+        least = minimize_scalar(risk, bounds=(1e-3, 0.3), method="bounded", options={"xatol": 1e-6})
+        assert nuclear_norm_threshold(rho, beta) == pytest.approx(least.fun, abs=1e-11)
 
     def test_low_rank_limit(self):
         beta = np.array([1.0, 2.0, 10.0])
@@ -463,6 +488,29 @@ class TestThresholding:
         inside = any(lo < best.threshold < hi for lo, hi in law.edges)
         if inside:
             assert prior.shrink(best.threshold, s) == pytest.approx(best.threshold / 2, rel=1e-7)
+
+    @pytest.mark.parametrize("s", [1e-8, 1e-3, 2.0])
+    @pytest.mark.parametrize("rho", [1.0, 1.001, 0.4])
+    def test_many_columns(self, rho, s):
+        """beta = inf: y^2 = x + s with x of a Marchenko-Pastur law, and h = 1/y."""
+        tau = 1.3 * np.sqrt(s)
+        root = 1 / np.sqrt(rho)
+
+        def mean(f):
+            def term(angle):
+                x = (1 - root) ** 2 + 4 * root * mpmath.sin(angle / 2) ** 2
+                return 2 / mpmath.pi * mpmath.sin(angle) ** 2 / x * f(mpmath.sqrt(x + s))
+
+            share = (tau**2 - s - (1 - root) ** 2) / (4 * root)
+            cut = 2 * np.arcsin(np.sqrt(np.clip(share, 0.0, 1.0)))
+            ends = sorted({0.0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, float(cut), float(np.pi)})
+            return mpmath.quad(term, ends) + max(1 - rho, 0.0) * f(np.sqrt(s))
+
+        divergence = mean(lambda y: max(1 - tau / y, 0))
+        error = mean(lambda y: min(y, tau) ** 2) - s + 2 * s * divergence
+        found = soft_threshold(GaussianFactorPrior(INF, rho), s, tau)
+        assert found.divergence == pytest.approx(float(divergence), rel=1e-12)
+        assert found.mse == pytest.approx(float(error), rel=1e-12)
 
     def test_special_noises(self):
         prior = GaussianFactorPrior(2.0, 0.5)

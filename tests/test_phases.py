@@ -249,20 +249,50 @@ class TestFirstOrder:
                 q = 1 - highprec.mmse(beta, rho, s)
                 assert getattr(found, name) == pytest.approx(float((c - q) / (s * q)), rel=1e-10)
 
+        # below weak recovery the other branch is q = 0, where i = 0
+        assert found.information_theoretic < found.weak_recovery
         target = math.log(found.information_theoretic)
-        roots = [
-            brentq(lambda x: log_alpha(x) - target, *ends, xtol=1e-13)
-            for ends in ((dip - 5, dip), (peak, peak + 25))
-        ]
-        signal, labels = [], []
+        x = brentq(lambda x: log_alpha(x) - target, dip - 5, dip, xtol=1e-13)
         with mpmath.workdps(30):
-            for x in roots:
-                point = highprec.evaluate(beta, rho, mpmath.exp(x))
-                q = 1 - point.mmse
-                signal.append(point.information - mpmath.exp(-x) * point.mmse / 2)
-                labels.append((q + c * mpmath.log((c - q) / c)) / 2)
-            alpha = (signal[0] - signal[1]) / (labels[1] - labels[0])
+            point = highprec.evaluate(beta, rho, mpmath.exp(x))
+            signal = point.information - mpmath.exp(-x) * point.mmse / 2
+            q = 1 - point.mmse
+            alpha = -signal / ((q + c * mpmath.log((c - q) / c)) / 2)
         assert found.information_theoretic == pytest.approx(float(alpha), rel=1e-9)
+
+    def test_spinodals_are_those_of_the_exact_curve(self):
+        rho = np.array([0.2, 0.4, 0.8, 1.5])
+        found = thresholds(GaussianFactorPrior(1.0, rho), ToyChannel(0.02))
+        for k, prior in enumerate(GaussianFactorPrior(1.0, x) for x in rho):
+
+            def curve(x, prior=prior):
+                m = prior.mmse(np.exp(x))
+                return np.exp(-x) * (0.02 + m) / (1 - m)
+
+            grid = np.linspace(-6, 3, 400)
+            low = grid[np.argmin(curve(grid))]
+            least = minimize_scalar(curve, bounds=(low - 0.1, low + 0.1), options={"xatol": 1e-8})
+            assert found.informed_spinodal[k] == pytest.approx(least.fun, rel=3e-13)
+
+    def test_the_table_only_guesses(self, monkeypatch):
+        prior, channel = GaussianFactorPrior(1.0, [0.2, 0.8]), ToyChannel(0.02)
+        exact, smooth = thresholds(prior, channel), phases._Denoising.interpolate
+        monkeypatch.setattr(
+            phases._Denoising,
+            "interpolate",
+            lambda self, values: smooth(self, values + 1e-6 * np.sin(self.logs)),
+        )
+        rough = thresholds(prior, channel)
+        for name in FIRST_ORDER:
+            np.testing.assert_allclose(getattr(rough, name), getattr(exact, name), rtol=1e-10)
+
+    def test_table_where_bulks_meet(self):
+        # mmse is only twice differentiable there
+        prior = GaussianFactorPrior(1.0, 0.4)
+        table = phases._Denoising(prior)
+        x = math.log(limits.bulk_merging_square(0.4)) + np.linspace(-0.5, 0.5, 301)
+        values = table.interpolate(np.log(table.mmse))(x)
+        np.testing.assert_allclose(values, np.log(prior.mmse(np.exp(x))), rtol=1e-9)
 
     def test_two_transitions(self):
         # message passing jumps to a branch in between before it recovers the signal

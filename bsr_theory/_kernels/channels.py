@@ -298,8 +298,8 @@ def rectified(kind, q, v, delta, with_information, nodes, weights):
                     energy += mass * (a + c)
                     entropy += mass * (b + d)
             left = right
-        # beyond, h has the sign of omega
-        beyond = math.erfc(top / (tau * _SQRT2))
+        # beyond, h has the sign of omega; or there is nothing beyond
+        beyond = math.erfc(top / (tau * _SQRT2)) if top < _FAR * tau else 0.0
         energy += share * beyond
         entropy += (1.0 - share) * beyond * math.log(e)
     return energy / spread, entropy - math.log(e)

@@ -1,4 +1,4 @@
-"""Softmax attention: regression of its weights on given attention matrices."""
+"""Attention: regression of softmax weights on given matrices, and attention-indexed models."""
 
 from .amp import AttentionInstance, amp, sample
 from .fitting import AttentionFit, closed_form, fit

@@ -577,7 +577,8 @@ def nuclear_norm_threshold(rho: Numeric, beta: Numeric = 1.0) -> Any:
     .. math:: \rho l=(1-\rho)\bigl(P_{1/2}-l\,P_0\bigr),\qquad
               \alpha_\star=1-(1-\rho)\Bigl(1-\frac\rho\beta\Bigr)\bigl[1-P_1+l\,P_{1/2}\bigr].
 
-    Closed forms at ``beta = 1`` and ``beta = inf``: `bsr_theory.limits.nuclear_norm_recovery`.
+    Closed forms: `bsr_theory.limits.nuclear_norm_recovery_square` at ``beta = 1`` and
+    `bsr_theory.limits.nuclear_norm_recovery_infinite_beta`.
 
     References
     ----------

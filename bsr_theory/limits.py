@@ -24,7 +24,8 @@ s -> 0                    `small_s_coefficients`, `mmse_small_s`, `information_s
                           `bulk_merging_square`
 s -> infinity             `mmse_large_s`, `information_large_s`
 delta -> 0                `strong_recovery`, `mmse_near_strong_recovery`,
-                          `nuclear_norm_recovery`
+                          `nuclear_norm_recovery_square`,
+                          `nuclear_norm_recovery_infinite_beta`
 ========================  =====================================================================
 
 All functions broadcast over arrays and return a float for scalars.  A scalar out of its range is
@@ -62,7 +63,8 @@ __all__ = [
     "mmse_large_s",
     "mmse_near_strong_recovery",
     "mmse_small_s",
-    "nuclear_norm_recovery",
+    "nuclear_norm_recovery_infinite_beta",
+    "nuclear_norm_recovery_square",
     "ridge_mse",
     "ridge_train_loss",
     "small_s_coefficients",
@@ -1029,15 +1031,41 @@ def mmse_near_strong_recovery(
 
 
 @_quiet
-def nuclear_norm_recovery(rho: Numeric, beta: Numeric = 1.0) -> Any:
-    r"""Return the alpha from which nuclear-norm minimisation recovers S, for beta = 1 or inf.
+def nuclear_norm_recovery_infinite_beta(rho: Numeric) -> Any:
+    """Return the alpha from which nuclear-norm minimisation recovers S, ``beta -> infinity``.
 
     Parameters
     ----------
     rho : float or array_like
         Rank ``r/d1``, > 0; infinity is allowed.
-    beta : float or array_like
-        Aspect ratio: 1 or infinity.  Between them there is no closed form.
+
+    Returns
+    -------
+    float or ndarray
+        ``rho (2 - rho)``, and 1 for ``rho >= 1``.
+
+    Raises
+    ------
+    ValueError
+        If a scalar is out of its range.
+
+    Examples
+    --------
+    >>> nuclear_norm_recovery_infinite_beta(0.5)
+    0.75
+    """
+    rho = np.minimum(_read("rho", rho, low=0, open_low=True, finite=False), 1.0)
+    return _out(rho * (2 - rho))
+
+
+@_quiet
+def nuclear_norm_recovery_square(rho: Numeric) -> Any:
+    r"""Return the alpha from which nuclear-norm minimisation recovers S, for ``beta = 1``.
+
+    Parameters
+    ----------
+    rho : float or array_like
+        Rank ``r/d1``, > 0; infinity is allowed.
 
     Returns
     -------
@@ -1051,10 +1079,9 @@ def nuclear_norm_recovery(rho: Numeric, beta: Numeric = 1.0) -> Any:
 
     Notes
     -----
-    With a penalty tending to 0 and without noise the error vanishes from this alpha on, the minimax
-    risk of soft thresholding for matrices of rank ``r``.  For ``beta = inf`` it is
-    ``rho (2 - rho)``.  For ``beta = 1`` the noise has a quarter-circle law, and in
-    ``l = 2 sin(phi)``, the threshold over the standard deviation of that noise,
+    With a penalty tending to 0 and without noise the error vanishes from this alpha on, the
+    minimax risk of soft thresholding for matrices of rank ``r``.  The noise has a quarter-circle
+    law, and in ``l = 2 sin(phi)``, the threshold over the standard deviation of that noise,
 
     .. math:: \frac{1}{1-\rho} = \frac1\pi\Big[\frac{4\cos^3\phi}{3\sin\phi} + 2\phi
               + \sin 2\phi\Big], \qquad
@@ -1068,28 +1095,18 @@ def nuclear_norm_recovery(rho: Numeric, beta: Numeric = 1.0) -> Any:
 
     Examples
     --------
-    >>> round(nuclear_norm_recovery(0.2), 10)
+    >>> round(nuclear_norm_recovery_square(0.2), 10)
     0.5716899213
-    >>> nuclear_norm_recovery(0.5, beta=float("inf"))
-    0.75
     """
-    rho = _read("rho", rho, low=0, open_low=True, finite=False)
-    beta = _read("beta", beta, low=1, finite=False)
-    if beta.ndim == 0 and beta not in (1.0, np.inf):
-        raise ValueError(f"beta must be 1 or inf, got {float(beta)!r}")
-    rho, beta = np.broadcast_arrays(rho, beta)
-    rest = np.where(rho < 1, 1 - rho, 0.0)
-    low, high = np.zeros(rho.shape), np.full(rho.shape, np.pi / 2)
+    rest = 1 - np.minimum(_read("rho", rho, low=0, open_low=True, finite=False), 1.0)
+    low, high = np.zeros(rest.shape), np.full(rest.shape, np.pi / 2)
     for _ in range(60):
         phi = (low + high) / 2
         sin, cos = np.sin(phi), np.cos(phi)
         over = rest * (4 * cos**3 / (3 * sin) + 2 * phi + 2 * sin * cos) > np.pi
         low, high = np.where(over, phi, low), np.where(over, high, phi)
     risk = (2 * phi - np.sin(4 * phi) / 2 + 16 / 3 * sin * cos**3) / np.pi
-    square = 1 - rest**2 * risk
-    value = np.where(rho < 1, np.where(beta == 1, square, rho * (2 - rho)), 1.0)
-    known = ((beta == 1) | (beta == np.inf)) & ~np.isnan(rho)
-    return _out(np.where(known, value, np.nan))
+    return _out(1 - rest**2 * risk)
 
 
 @_quiet

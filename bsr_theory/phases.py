@@ -38,7 +38,7 @@ from .channels import Channel
 from .priors import Prior
 from .problem import Problem
 from .results import Provenance, Status
-from .state_evolution import _by_channel, _log_alpha, _Points, _root, solve
+from .state_evolution import _PANEL, _by_channel, _log_alpha, _Points, _root, _Table, solve
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,15 +47,7 @@ __all__ = ["CriticalPoint", "Thresholds", "critical_point", "phase_diagram", "th
 
 _Index = npt.NDArray[np.intp]
 
-# Panels of log s with Chebyshev nodes: an interpolation good to about 1e-9.
-_LOW, _HIGH = np.log(1e-20), np.log(1e13)
-_PANEL, _DEGREE = 1.5, 12
-_NODES = 0.5 - 0.5 * np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1))
-_POWERS = np.vander(_NODES)
-_ANGLES = np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1)
-_TAIL = np.cos(np.outer(_ANGLES, [_DEGREE - 1, _DEGREE])) * 2.0 / (_DEGREE + 1)
-_UNRESOLVED = 1e-10  # last Chebyshev coefficients above which a panel is halved
-_NARROW = 2e-3  # narrowest panel
+_LOW, _HIGH = np.log(1e-20), np.log(1e13)  # log s of the table of a curve
 _DEEP = np.log(1e-40)  # noise below which no alpha is told from strong recovery
 _SHALLOW = 1e-9  # relative depth in alpha below which a wiggle of the curve is rounding
 _BLIND = 1e-9  # precision at q = 0, relative to that elsewhere, below which it is 0
@@ -147,11 +139,10 @@ class CriticalPoint:
 # --------------------------------------------------------------------------------------------
 
 
-class _Denoising:
-    """Error and overlap of one prior at the nodes of panels of log s."""
+class _Denoising(_Table):
+    """Error and overlap of one prior at every noise at which something is learned."""
 
     def __init__(self, prior: Prior) -> None:
-        self.prior = prior
         edge = float(_vanishing(prior, np.full(1, _HIGH))[0])
         if edge < _HIGH:
             # the overlap vanishes there: panels that shrink towards it
@@ -160,30 +151,7 @@ class _Denoising:
             ends = np.concatenate([start, edge - _PANEL * 0.5 ** np.arange(1, 31)])
         else:
             ends = np.linspace(_LOW, _HIGH, int(np.ceil((_HIGH - _LOW) / _PANEL)) + 1)
-        # where two bulks of the spectrum meet, mmse is only twice differentiable: halve panels
-        done: list[tuple[Array, ...]] = []
-        low, width = ends[:-1], np.diff(ends)
-        while low.size:
-            logs = low[:, None] + width[:, None] * _NODES
-            mmse, q = (x.reshape(logs.shape) for x in prior.mmse_and_overlap(np.exp(logs.ravel())))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                tail = np.abs(np.log(mmse) @ _TAIL) + np.abs(np.log(q) @ _TAIL)
-            good = ~(np.max(tail, axis=1) > _UNRESOLVED) | (width < _NARROW)
-            done.append((low[good], logs[good], mmse[good], q[good]))
-            half = 0.5 * width[~good]
-            low = np.concatenate([low[~good], low[~good] + half])
-            width = np.concatenate([half, half])
-        low, logs, mmse, q = (np.concatenate(parts) for parts in zip(*done, strict=True))
-        order = np.argsort(low)
-        self.ends = np.append(low[order], ends[-1])
-        self.width = np.diff(self.ends)
-        self.logs, self.mmse, self.q = (x[order].ravel() for x in (logs, mmse, q))
-
-    def interpolate(self, values: Array) -> PPoly:
-        """Return the piecewise polynomial through values at the nodes."""
-        power = np.linalg.solve(_POWERS, values.reshape(self.width.size, -1).T)
-        scale = self.width ** -np.arange(_DEGREE, -1, -1.0)[:, None]
-        return PPoly(power * scale, self.ends)
+        super().__init__(prior, ends)
 
 
 class _Interpolated:

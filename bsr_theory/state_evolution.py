@@ -13,6 +13,7 @@ depends on where an iteration happens to start.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,8 +33,15 @@ __all__ = ["fixed_points", "free_entropy", "iterate", "solve"]
 _Index = npt.NDArray[np.intp]
 _Codes = npt.NDArray[np.int64]
 
-# Table of log M against log s: piecewise Chebyshev interpolation, good to about 1e-9.
+# Panels of log s with Chebyshev nodes: an interpolation good to about 1e-9.
 _PANEL, _DEGREE = 1.5, 12
+_ANGLES = np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1)
+_NODES = 0.5 - 0.5 * np.cos(_ANGLES)
+_POWERS = np.vander(_NODES)
+_TAIL = np.cos(np.outer(_ANGLES, [_DEGREE - 1, _DEGREE])) * 2.0 / (_DEGREE + 1)
+_UNRESOLVED = 1e-10  # last Chebyshev coefficients above which a panel is halved
+_NARROW = 2e-3  # narrowest panel
+_GRID = 24  # points a panel among which turning points are looked for
 _FLOOR = np.log(1e-13)  # smallest log s that a table covers
 _DEEP = np.log(1e-40)  # below any noise that alpha can resolve in double precision
 _ROUNDING = 1e-13  # residual at which the evaluations of mmse are at their rounding
@@ -58,19 +66,44 @@ def _log_alpha(prior: Prior, channel: Channel, logs: Array, mmse: Array, q: Arra
 
 
 class _Table:
-    """Log M as a piecewise polynomial of log s, for one prior with scalar parameters."""
+    """Error and overlap of one prior, with scalar parameters, at the nodes of panels of log s."""
 
-    def __init__(self, prior: Prior, low: float, high: float) -> None:
-        panels = max(1, int(np.ceil((high - low) / _PANEL)))
-        self.ends = np.linspace(low, high, panels + 1)
-        nodes = 0.5 - 0.5 * np.cos(np.pi * (np.arange(_DEGREE + 1) + 0.5) / (_DEGREE + 1))
-        width = self.ends[1] - self.ends[0]
-        logs = self.ends[:-1, None] + width * nodes
-        values = np.log(np.asarray(prior.mmse(np.exp(logs.ravel()))))
-        power = np.linalg.solve(np.vander(nodes), values.reshape(panels, -1).T)
-        scale = width ** -np.arange(_DEGREE, -1, -1.0)
+    def __init__(self, prior: Prior, ends: Array) -> None:
         self.prior = prior
-        self.log_mmse = PPoly(power * scale[:, None], self.ends)
+        # where two bulks of the spectrum meet, mmse is only twice differentiable: halve panels
+        done: list[tuple[Array, ...]] = []
+        low, width = ends[:-1], np.diff(ends)
+        while low.size:
+            logs = low[:, None] + width[:, None] * _NODES
+            mmse, q = (x.reshape(logs.shape) for x in prior.mmse_and_overlap(np.exp(logs.ravel())))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                tail = np.fmax(np.abs(np.log(mmse) @ _TAIL), np.abs(np.log(q) @ _TAIL))
+            good = ~(np.fmax.reduce(tail, axis=1) > _UNRESOLVED) | (width < _NARROW)
+            done.append((low[good], logs[good], mmse[good], q[good]))
+            half = 0.5 * width[~good]
+            low = np.concatenate([low[~good], low[~good] + half])
+            width = np.concatenate([half, half])
+        low, logs, mmse, q = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        order = np.argsort(low)
+        self.ends = np.append(low[order], ends[-1])
+        self.width = np.diff(self.ends)
+        self.logs, self.mmse, self.q = (x[order].ravel() for x in (logs, mmse, q))
+
+    @classmethod
+    def between(cls, prior: Prior, low: float, high: float) -> _Table:
+        """Return the table from ``low`` to ``high``."""
+        return cls(prior, np.linspace(low, high, max(1, int(np.ceil((high - low) / _PANEL))) + 1))
+
+    def interpolate(self, values: Array) -> PPoly:
+        """Return the piecewise polynomial through values at the nodes."""
+        power = np.linalg.solve(_POWERS, values.reshape(self.width.size, -1).T)
+        scale = self.width ** -np.arange(_DEGREE, -1, -1.0)[:, None]
+        return PPoly(power * scale, self.ends)
+
+    @functools.cached_property
+    def log_mmse(self) -> PPoly:
+        """Log M against log s."""
+        return self.interpolate(np.log(self.mmse))
 
     def log_alpha(self, channel: Channel, logs: Array) -> Array:
         """Return log alpha(s) with the interpolated M."""
@@ -167,7 +200,8 @@ def _from_table(points: _Points, index: _Index, tolerance: float) -> tuple[Array
     """
     low = np.maximum(points.low[index], _FLOOR)
     high = np.maximum(points.high[index], low + 1e-9)
-    table = _Table(points.shared_prior(index), float(low.min()), float(high.max()) + 1e-6)
+    prior = points.shared_prior(index)
+    table = _Table.between(prior, float(low.min()), float(high.max()) + 1e-6)
 
     def gap(logs: Array, index: _Index) -> Array:
         channel = select(points.channel, points.shape, index)
@@ -261,8 +295,9 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
 
 def _turning_points(table: _Table, channel: Channel) -> Array:
     """Return log s where alpha(s) turns, for a channel with scalar parameters."""
-    # fine enough to see every wiggle that the interpolation resolves
-    grid = np.linspace(table.ends[0], table.ends[-1], 24 * (table.ends.size - 1) + 1)
+    # fine enough to see every wiggle that a panel resolves
+    low, high = table.ends[[0, -1]]
+    grid = np.linspace(low, high, _GRID * int(np.ceil((high - low) / _PANEL)) + 1)
     values = table.log_alpha(channel, grid)
     # a flat stretch (no learning at all, alpha(s) constant to rounding) does not turn
     step = np.where(np.abs(np.diff(values)) < 1e-10, 0.0, np.diff(values))
@@ -273,8 +308,8 @@ def _turning_points(table: _Table, channel: Channel) -> Array:
         h = 1e-4
         return table.log_alpha(channel, logs + h) - table.log_alpha(channel, logs - h)
 
-    low, high = grid[np.maximum(turns - 1, 1)], grid[np.minimum(turns + 1, grid.size - 2)]
-    found = _root(slope, low, high, turns.astype(np.intp))
+    left, right = grid[np.maximum(turns - 1, 1)], grid[np.minimum(turns + 1, grid.size - 2)]
+    found = _root(slope, left, right, turns.astype(np.intp))
     return np.where(np.isnan(found), grid[turns], found)
 
 
@@ -287,7 +322,7 @@ def _all_single_prior(
     low = float(np.maximum(points.low[index], _FLOOR).min())
     top = points.high[index]
     high = float(np.where(np.isfinite(top), top, -_FLOOR).max()) + 1e-6
-    table = _Table(prior, low, high)
+    table = _Table.between(prior, low, high)
     ends = np.concatenate([[low], _turning_points(table, channel), [high]])
     found: list[list[tuple[float, float]]] = [[] for _ in index]
     # exact values at the ends decide which alphas a monotone part holds

@@ -218,12 +218,16 @@ class TestTables:
 
 
 class TestThreshold:
-    @pytest.mark.parametrize("beta", [1.0, INF])
-    def test_closed_forms(self, beta):
+    @pytest.mark.parametrize(
+        ("beta", "closed_form"),
+        [
+            (1.0, limits.nuclear_norm_recovery_square),
+            (INF, limits.nuclear_norm_recovery_infinite_beta),
+        ],
+    )
+    def test_closed_forms(self, beta, closed_form):
         rho = np.concatenate([np.geomspace(1e-3, 0.99, 40), [1 - 1e-6, 1.0, 7.0, INF]])
-        assert_allclose(
-            nuclear_norm_threshold(rho, beta), limits.nuclear_norm_recovery(rho, beta), rtol=3e-13
-        )
+        assert_allclose(nuclear_norm_threshold(rho, beta), closed_form(rho), rtol=3e-13)
 
     @pytest.mark.parametrize("beta", [1.0 + 1e-9, 1.0 + 1e-4, 1.3])
     def test_nearly_square(self, beta):

@@ -381,7 +381,8 @@ def test_columns_are_wide_enough_for_print() -> None:
 # --------------------------------------------------------------------------------------------
 
 
-THEORY = [name for name, recipe in figures.FIGURES.items() if not recipe.simulated]
+PHASES = [name for name in figures.FIGURES if name.startswith("phases-")]
+THEORY = [k for k, recipe in figures.FIGURES.items() if not recipe.simulated and k not in PHASES]
 
 
 @pytest.mark.parametrize("name", THEORY)
@@ -560,6 +561,39 @@ def test_thresholds_of_figure_4() -> None:
     axes = made("4").axes[0]
     assert has_line(axes, data.rho.values, data.bayes.values[0])
     assert has_line(axes, data.rho.values, data.nuclear_norm.values[1])
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_phase_diagrams(name: str) -> None:
+    data = figures.phase_diagram_data(name.removeprefix("phases-"), size=12)
+    picture = figures.FIGURES[name].draw(data)
+    left, right = picture.axes[:2]
+    vertical, horizontal = data.phase.dims
+    assert horizontal == "alpha"
+    assert "samples per entry" in left.get_xlabel()
+    assert {"rho": "width", "delta": "noise", "beta": "aspect"}[str(vertical)] in left.get_ylabel()
+    for axes in (left, right):
+        assert axes.get_xlim() == (data.alpha[0], data.alpha[-1])
+    (legend,) = picture.legends
+    labels = {text.get_text() for text in legend.get_texts()}
+    seen = {["easy", "hard", "impossible"][code] for code in np.unique(data.phase.values)}
+    assert seen <= labels
+    drawn = {"strong_recovery": "perfect recovery", "weak_recovery": "weak recovery"}
+    for threshold, label in drawn.items():
+        values = data[threshold].values
+        inside = (values > data.alpha.values[0]) & (values < data.alpha.values[-1])
+        assert (label in labels) == inside.any()
+        if inside.any():
+            lines = [np.asarray(line.get_xdata(), dtype=float) for line in left.lines]
+            assert any(np.array_equal(x[inside], values[inside]) for x in lines if x.size == 12)
+    # every pixel is a solution
+    at = {"alpha": 8, str(vertical): 5}
+    pixel = data.isel(at)
+    with pytest.raises(ValueError, match=r"quantity must be one of mmse_algorithm"):
+        figures.draw_phase_diagram(data, "free_entropy")
+    with pytest.raises(ValueError, match=r"name must be one of abs, .*got 'none'"):
+        figures.phase_diagram_data("none")
+    assert 0.0 <= float(pixel.mmse_bayes) <= float(pixel.mmse_algorithm) + 1e-12 <= 1.0 + 2e-12
 
 
 def test_means_of_runs_become_points() -> None:

@@ -661,6 +661,50 @@ def test_large_s_against_the_reference():
     )
 
 
+# --- nuclear norm -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rho", "threshold"),
+    [(0.05, 0.2021445594), (0.2, 0.5716899213), (0.5, 0.9054173332), (0.8, 0.9941937477)],
+)
+def test_nuclear_norm_recovery_values(rho, threshold):
+    assert limits.nuclear_norm_recovery_square(rho) == pytest.approx(threshold, abs=6e-11)
+
+
+@pytest.mark.parametrize("beta", [1.0, float("inf")])
+@pytest.mark.parametrize("rho", [0.01, 0.3, 0.9])
+def test_nuclear_norm_recovery_is_a_minimal_risk(beta, rho):
+    """The risk of soft thresholding among noise of vanishing variance, minimised by brute force."""
+    K = (1 - rho) * (1 - rho / beta)
+    cuts = np.linspace(0.0, 2.0, 20001)
+    if beta == 1:  # quarter circle, sigma = 2 sin(phi)
+        phi = (np.arange(20000) + 0.5) * np.pi / 40000
+        sigma, weight = 2 * np.sin(phi), 4 / np.pi * np.cos(phi) ** 2 * np.pi / 40000
+    else:
+        sigma, weight = np.array([1.0]), np.array([1.0])
+    order = np.argsort(sigma)
+    sums = [np.concatenate([[0.0], np.cumsum((weight * sigma**k)[order])]) for k in range(3)]
+    at = np.searchsorted(sigma[order], cuts)
+    above = [s[-1] - s[at] for s in sums]
+    risk = (1 - rho / beta) * rho * cuts**2 + 1 - K
+    risk += K * (above[2] - 2 * cuts * above[1] + cuts**2 * above[0])
+    square, infinite = (
+        limits.nuclear_norm_recovery_square,
+        limits.nuclear_norm_recovery_infinite_beta,
+    )
+    value = (square if beta == 1 else infinite)(rho)
+    assert value == pytest.approx(risk.min(), abs=2e-7)
+
+
+def test_nuclear_norm_recovery_of_full_rank():
+    for function in (
+        limits.nuclear_norm_recovery_square,
+        limits.nuclear_norm_recovery_infinite_beta,
+    ):
+        assert_allclose(function([1.0, 2.0, np.inf]), 1.0, rtol=1e-15)
+
+
 # --- the module as a whole ----------------------------------------------------------------------
 
 GOOD = {

@@ -48,7 +48,7 @@ __all__: list[str] = []
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 _LAST = np.polynomial.legendre.legvander(NODES, 15)[:, 14:] * WEIGHTS[:, None] * [14.5, 15.5]
 _NEAR = 1.535  # (sum of distances to the panel ends)/(panel length) where the 16 nodes suffice
-_RESOLVED = 1e-14  # error of the mass that a panel may make
+_RESOLVED = (3e-13, 1e-10)  # of the mass: tails of the density and its cube, squared
 _SHORT = 1e-5  # panels of the angle are not cut shorter
 _NEWTON = 3e-8  # relative Newton step after which the next one is below rounding
 _SMALL = 1e-3  # snr, in units of the square of the largest singular value, of the expansion
@@ -58,12 +58,13 @@ MASS, CUBE, GAIN, POTENTIAL = range(4)
 (I0, I1, D0, D1, HR, HI) = range(6)
 
 # The law of S: atoms (sigma, its square, mass) and panels [low, high] on which the density is a
-# Legendre series ``coef`` of some degree, or 16 atoms ``share`` at ``low + node`` seen from afar;
+# Legendre series ``coef`` of some degree, or seen from afar 16 atoms of mass ``share`` at ``node``;
 # components [left, right] of the support and the mass of those that are one atom; mean and
 # variance (rectangular: 0 and the second moment).
 Source = namedtuple(
     "Source",
-    "symmetric sigma square mass low high coef degree node share left right single mean variance",
+    "symmetric sigma square mass low high coef degree node nodesquare share left right single "
+    "mean variance",
 )
 
 
@@ -99,15 +100,15 @@ def _legendre(half, coef, degree, below, above):
 def _transforms(L, k, below, above):
     """Return int f/(z - x), its derivative and int f log(z - x) over panel k, Im z >= 0."""
     length = L.high[k] - L.low[k]
-    if L.degree[k] == 0 or abs(below) + abs(above) < _NEAR * length:
+    if abs(below) + abs(above) < _NEAR * length:
         return _legendre(0.5 * length, L.coef[k], L.degree[k], below, above)
     value, derivative, log = 0j, 0j, 0j
-    for j in range(L.node.shape[1]):
-        distance = below - L.node[k, j]
+    for j in range(16 * k, 16 * k + 16):
+        distance = below - (L.node[j] - L.low[k])
         inverse = 1.0 / distance
-        value += L.share[k, j] * inverse
-        derivative -= L.share[k, j] * inverse * inverse
-        log += L.share[k, j] * cmath.log(distance)
+        value += L.share[j] * inverse
+        derivative -= L.share[j] * inverse * inverse
+        log += L.share[j] * cmath.log(distance)
     return value, derivative, log
 
 
@@ -158,16 +159,22 @@ def _add_symmetric(sigma, mass, o, t, B, z):
 
 
 @jit
-def _add_panel(L, k, o, t, B, z):
-    """Add panel k, from afar as atoms, else by its transforms."""
-    b, a, length = math.sqrt(B), o + t, L.high[k] - L.low[k]
+def _is_near(L, k, o, t, b):
+    """Tell whether a + i b or its mirror image is too near to panel k for its nodes."""
+    limit, a = _NEAR * (L.high[k] - L.low[k]), o + t
+    below, above = (o - L.low[k]) + t, (o - L.high[k]) + t
+    if math.hypot(below, b) + math.hypot(above, b) < limit:
+        return True
+    return (not L.symmetric) and math.hypot(a + L.low[k], b) + math.hypot(a + L.high[k], b) < limit
+
+
+@jit
+def _add_near(L, k, o, t, B, z):
+    """Add panel k by its transforms."""
+    b, a = math.sqrt(B), o + t
     below, above = complex((o - L.low[k]) + t, b), complex((o - L.high[k]) + t, b)
-    near = abs(below) + abs(above) < _NEAR * length or L.degree[k] == 0
+    value, slope, _ = _transforms(L, k, below, above)
     if L.symmetric:
-        if not near:
-            _add_symmetric(L.low[k] + L.node[k], L.share[k], o, t, B, z)
-            return
-        value, slope, _ = _transforms(L, k, below, above)
         i0 = -value.imag / b if B > 0.0 else -slope.real
         z[I0] += i0
         z[I1] += t * i0 - value.real
@@ -176,11 +183,6 @@ def _add_panel(L, k, o, t, B, z):
         z[HI] += slope.imag
         return
     mirror_below, mirror_above = complex(-a - L.low[k], b), complex(-a - L.high[k], b)
-    if not near and abs(mirror_below) + abs(mirror_above) >= _NEAR * length:
-        sigma = L.low[k] + L.node[k]
-        _add_rectangular(sigma, sigma * sigma, L.share[k], o, t, B, z)
-        return
-    value, slope, _ = _transforms(L, k, below, above)
     value2, slope2, _ = _transforms(L, k, mirror_below, mirror_above)
     # z g0(z^2), at omega = a + i b
     value = 0.5 * (value - value2.conjugate())
@@ -202,6 +204,22 @@ def _add_panel(L, k, o, t, B, z):
 
 
 @jit
+def _add_panels(L, o, t, B, z):
+    """Add all panels: near ones by their transforms, runs of others as atoms."""
+    start, n, b = 0, L.low.size, math.sqrt(B)
+    for k in range(n + 1):
+        if k == n or _is_near(L, k, o, t, b):
+            far = slice(16 * start, 16 * k)
+            if k > start and L.symmetric:
+                _add_symmetric(L.node[far], L.share[far], o, t, B, z)
+            elif k > start:
+                _add_rectangular(L.node[far], L.nodesquare[far], L.share[far], o, t, B, z)
+            if k < n:
+                _add_near(L, k, o, t, B, z)
+            start = k + 1
+
+
+@jit
 def _integrals(L, o, t, B, z):
     """Fill z with I0, I1, their derivatives in B = b^2 and g0'(z) at a = o + t.
 
@@ -212,8 +230,8 @@ def _integrals(L, o, t, B, z):
         _add_symmetric(L.sigma, L.mass, o, t, B, z)
     else:
         _add_rectangular(L.sigma, L.square, L.mass, o, t, B, z)
-    for k in range(L.low.size):
-        _add_panel(L, k, o, t, B, z)
+    if L.low.size:
+        _add_panels(L, o, t, B, z)
 
 
 @jit
@@ -353,26 +371,20 @@ def _edge(L, s, c, o, outside, value, z):
     """Return the edge between t = 0, an end of the support, and t = outside."""
     x0, f0, x1, f1 = 0.0, -1.0, outside, value
     side = 0
-    for _ in range(200):
-        x = x1 - f1 * (x1 - x0) / (f1 - f0)
-        if not min(x0, x1) < x < max(x0, x1):
-            x = 0.5 * (x0 + x1)
+    for i in range(200):
+        # Illinois: exact at once next to a single atom; every third step a bisection
+        x = x1 - f1 * (x1 - x0) / (f1 - f0) if i % 3 != 2 else 0.5 * (x0 + x1)
         f = _excess(L, s, c, o, x, z)
+        if abs(f) <= 1e-15 or abs(x1 - x0) <= 4e-16 * abs(x):
+            return x
         if f > 0.0:
             x1, f1 = x, f
-            if side == 1:
-                f0 *= 0.5
+            f0 *= 0.5 if side == 1 else 1.0
             side = 1
         else:
             x0, f0 = x, f
-            if side == -1:
-                f1 *= 0.5
+            f1 *= 0.5 if side == -1 else 1.0
             side = -1
-        if f == 0.0 or abs(x1 - x0) <= 4e-16 * abs(x) or abs(x) < 1e-290:
-            break
-        # weights that were halved many times call for a bisection
-        if abs(f1) < 1e-3 * abs(f) or abs(f0) < 1e-3 * abs(f):
-            f0, f1 = -1.0, 1.0
     return x1
 
 
@@ -396,9 +408,7 @@ def _gap(L, s, c, i, z):
     for _ in range(80):
         if f > 0.0:
             return xm, f
-        floor = min(
-            um - (ul - um) / (xm - xl) * (xr - xm), um - (ur - um) / (xr - xm) * (xm - xl)
-        )
+        floor = min(um - (ul - um) / (xm - xl) * (xr - xm), um - (ur - um) / (xr - xm) * (xm - xl))
         if floor > 1.0 or xr - xl < 1e-9 * length:
             break
         to_right = xr - xm > xm - xl
@@ -503,23 +513,27 @@ def _panel(L, s, c, bulk, left, right, nodes, weights, old, rows, z):
 
 
 @jit
-def _unresolved(L, rows):
-    """Return how much of the mass of a panel its 16 nodes may miss."""
-    worst, mass = 0.0, 0.0
+def _is_resolved(L, rows):
+    """Tell whether the 16 nodes of a panel suffice.
+
+    The rule is exact to twice the degree that they resolve, so its error is about the square of
+    the last Legendre coefficients; the cube has three times the frequencies of the density.
+    """
+    mass = 0.0
+    for j in range(16):
+        mass += rows[j, 1]
     for power in range(2):
         top, a, b = 0.0, 0.0, 0.0
         for j in range(16):
             f = rows[j, 1] / WEIGHTS[j]
-            mass += 0.5 * rows[j, 1]
             if power == 1:
                 f *= rows[j, 2] ** 2 * (1.0 if L.symmetric else rows[j, 0])
             top = max(top, abs(f))
             a += _LAST[j, 0] * f
             b += _LAST[j, 1] * f
-        if top > 0.0:
-            worst = max(worst, (abs(a) + abs(b)) / top)
-    # the rule is exact to twice the degree that its nodes resolve
-    return mass * worst * worst
+        if mass * (abs(a) + abs(b)) ** 2 > _RESOLVED[power] * top * top:
+            return False
+    return True
 
 
 @jit
@@ -558,7 +572,7 @@ def trace(L, s, c, bulks, with_potential, sums):
             k -= 1
             left, right = todo[k, 0], todo[k, 1]
             last = _panel(L, s, c, bulks[i], left, right, NODES, WEIGHTS, old, rows, z)
-            split = _unresolved(L, rows) > _RESOLVED and right - left > _SHORT
+            split = right - left > _SHORT and not _is_resolved(L, rows)
             if split and k + 2 < 64 and count + k + bulks.shape[0] - i < cap:
                 middle = 0.5 * (left + right)
                 todo[k, 0], todo[k, 1] = middle, right

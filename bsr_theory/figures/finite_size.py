@@ -147,8 +147,8 @@ def rows_of(data: xr.Dataset) -> list[xr.Dataset]:
 def measured(axes: Axes, data: xr.Dataset, name: str, colour: Any, **marker: Any) -> None:
     """Draw the means of runs with their standard errors."""
     look = {**POINT, "color": colour, "elinewidth": 0.7, "clip_on": False, "zorder": 5, **marker}
-    columns = (data[f"{name}_{x}"].values for x in ("alpha", "mse_mean", "mse_error"))
-    axes.errorbar(*columns, **look)
+    x, y, error = (data[f"{name}_{x}"].values for x in ("alpha", "mse_mean", "mse_error"))
+    axes.errorbar(x, y, error, **look)
 
 
 def _error_axes(axes: Axes, data: xr.Dataset, top: float = 1.04) -> None:

@@ -42,7 +42,7 @@ _QUANTITIES = {
 }
 
 
-def phase_diagram_data(name: str) -> xr.Dataset:
+def phase_diagram_data(name: str, size: int = 300) -> xr.Dataset:
     """Calculate a phase diagram that ships with the package.
 
     Parameters
@@ -50,18 +50,20 @@ def phase_diagram_data(name: str) -> xr.Dataset:
     name : str
         "abs" and "abs-beta-2" (alpha, rho), "abs-noise" (alpha, delta), "sign" (alpha, rho) or
         "linear" (alpha, beta).
+    size : int
+        Number of values of either parameter.
 
     Returns
     -------
     xarray.Dataset
-        As `bsr_theory.phase_diagram` returns it, 300 x 300.
+        As `bsr_theory.phase_diagram` returns it.
 
     Raises
     ------
     ValueError
         If there is no such diagram.
     """
-    alpha, rho = np.linspace(0.005, 1.5, 300), np.linspace(0.005, 1.5, 300)
+    alpha, rho = np.linspace(0.005, 1.5, size), np.linspace(0.005, 1.5, size)
     if name in ("abs", "abs-beta-2"):
         prior = GaussianFactorPrior(2.0 if name.endswith("2") else 1.0, 1.0)
         return phase_diagram(Problem(prior, AbsChannel()), alpha=alpha, rho=rho, progress=False)
@@ -69,19 +71,19 @@ def phase_diagram_data(name: str) -> xr.Dataset:
         problem = Problem(GaussianFactorPrior(1.0, 0.1), AbsChannel())
         return phase_diagram(
             problem,
-            alpha=np.linspace(0.3, 0.7, 300),
-            delta=np.linspace(0.0, 0.06, 300),
+            alpha=np.linspace(0.3, 0.7, size),
+            delta=np.linspace(0.0, 0.06, size),
             progress=False,
         )
     if name == "sign":
         problem = Problem(GaussianFactorPrior(1.0, 1.0), SignChannel())
-        return phase_diagram(problem, alpha=np.linspace(0.02, 6.0, 300), rho=rho, progress=False)
+        return phase_diagram(problem, alpha=np.linspace(0.02, 6.0, size), rho=rho, progress=False)
     if name == "linear":
         problem = Problem(GaussianFactorPrior(1.0, 0.3), GaussianChannel())
         return phase_diagram(
             problem,
-            alpha=np.linspace(0.005, 0.8, 300),
-            beta=np.linspace(1.0, 5.0, 300),
+            alpha=np.linspace(0.005, 0.8, size),
+            beta=np.linspace(1.0, 5.0, size),
             progress=False,
         )
     known = "abs, abs-beta-2, abs-noise, sign, linear"

@@ -139,7 +139,13 @@ class GaussianChannel(Channel):
         return scalar_or_array(np.where(np.asarray(self.delta) == 0.0, 1.0, 0.0))
 
     def _variance(self, q: Numeric, v: Numeric | None) -> Any:
-        overlap, rest = _overlap(q, v)
+        # v alone counts, and q + v is the second moment of the prior: 1 if nothing is said
+        if v is None:
+            overlap, rest = _overlap(q, v)
+        else:
+            overlap = np.asarray(check("q", q, low=0.0, allow_inf=False))
+            rest = np.asarray(check("v", v, low=0.0, allow_inf=False))
+            rest = np.where(np.isnan(overlap), np.nan, rest)
         broadcast(q=overlap, v=rest, delta=self.delta)
         return rest
 
@@ -149,9 +155,9 @@ class GaussianChannel(Channel):
         Parameters
         ----------
         q : float or array_like
-            Overlap, in [0, 1].
+            Overlap, in [0, 1]; with v given, in [0, inf).
         v : float or array_like, optional
-            ``1 - q``, when it is known more accurately than by subtraction.
+            Variance that is left, by default ``1 - q``.
 
         Returns
         -------
@@ -168,9 +174,9 @@ class GaussianChannel(Channel):
         Parameters
         ----------
         q : float or array_like
-            Overlap, in [0, 1].
+            Overlap, in [0, 1]; with v given, in [0, inf).
         v : float or array_like, optional
-            ``1 - q``, when it is known more accurately than by subtraction.
+            Variance that is left, by default ``1 - q``.
 
         Returns
         -------
@@ -191,9 +197,9 @@ class GaussianChannel(Channel):
         Parameters
         ----------
         q : float or array_like
-            Overlap, in [0, 1].
+            Overlap, in [0, 1]; with v given, in [0, inf).
         v : float or array_like, optional
-            ``1 - q``, when it is known more accurately than by subtraction.
+            Variance that is left, by default ``1 - q``.
 
         Returns
         -------

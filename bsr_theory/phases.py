@@ -158,17 +158,20 @@ class _Interpolated:
     """Answers of one channel by interpolation: for channels that take long.
 
     A polynomial in q where q is small.  Beyond, Chebyshev panels in log(q/(1 - q)), whose poles
-    are at a distance of pi; they widen where the precision nears a power of 1 - q.
+    are at a distance of pi; they widen where the precision nears a power of 1 - q.  Many values of
+    a parameter, such as the noise of the lines of a phase diagram, share the nodes of one
+    polynomial in its logarithm.
     """
 
     _START, _ORDER, _WIDTH, _END = 0.02, 14, 3.0, 50.0
-    _ENOUGH = 1e-10  # error at which a panel may be twice as wide as the one before
+    # error at which a panel may be twice as wide as the one before, and of sharing
+    _ENOUGH = 1e-10
 
     def __init__(
         self, channel: Channel, first: float, start: Array, ends: Array, panels: Array
     ) -> None:
         self.channel, self.ends = channel, ends
-        self.unit, self.basis = self.nodes()
+        self.unit, self.basis = _chebyshev(self._ORDER)
         # labels that teach nothing at first: the precision is q times a polynomial
         self.blind = first <= _BLIND * start[-1]
         values = start / (self._START * self.unit) if self.blind else start
@@ -185,23 +188,34 @@ class _Interpolated:
         self.area[0] += self.small_area(self._START) + np.append(0.0, steps[:-1])
 
     @classmethod
-    def nodes(cls) -> tuple[Array, Array]:
-        """Return the nodes in [0, 1], and the matrix from values there to coefficients."""
-        angle = np.pi * (np.arange(cls._ORDER, -1, -1) + 0.5) / (cls._ORDER + 1)
-        basis = np.cos(np.outer(np.arange(cls._ORDER + 1), angle)) * 2.0 / (cls._ORDER + 1)
-        basis[0] *= 0.5
-        return 0.5 + 0.5 * np.cos(angle), basis
-
-    @classmethod
     def of(cls, channel: Channel, count: int) -> list[_Interpolated]:
         """Return the table of each of ``count`` channels, whose parameters are an array."""
-        unit, basis = cls.nodes()
+        first = np.broadcast_to(channel.precision(0.0, 1.0), (count,))
+        few, matrix, tail = _few(channel, count)
+        start, ends, panels = cls._sums(few, tail.shape[0])
+        if few is not channel:
+            logs = [np.log(start), np.log(panels)]
+            if max(np.max(np.abs(x @ tail)) for x in logs) < cls._ENOUGH:
+                start, panels = (np.exp(x @ matrix) for x in logs)
+            else:
+                start, ends, panels = cls._sums(channel, count)
+        each = [select(channel, (count,), np.array([i])) for i in range(count)]
+        return [
+            cls(each[i], float(first[i]), start[:, i], ends, panels[..., i]) for i in range(count)
+        ]
+
+    @classmethod
+    def _sums(cls, channel: Channel, count: int) -> tuple[Array, Array, Array]:
+        """Return the precision at the nodes of small q, the panels, and the precision on them.
+
+        The channels are the last axis, the nodes the first.
+        """
+        unit, basis = _chebyshev(cls._ORDER)
 
         def precision(q: Array, v: Array) -> Array:
             values = channel.precision(q[:, None], v[:, None])
             return np.broadcast_to(values, (q.size, count))
 
-        first = precision(np.zeros(1), np.ones(1))[0]
         start = precision(cls._START * unit, 1.0 - cls._START * unit)
         ends, width = [float(special.logit(cls._START))], cls._WIDTH
         panels = []
@@ -212,12 +226,7 @@ class _Interpolated:
             last = np.abs(basis[-2:] @ np.log(panels[-1]))
             if np.max(last) * 2.0**cls._ORDER < cls._ENOUGH:
                 width *= 2.0
-        table = np.stack(panels, axis=1)
-        each = [select(channel, (count,), np.array([i])) for i in range(count)]
-        return [
-            cls(each[i], float(first[i]), start[:, i], np.array(ends), table[:, :, i])
-            for i in range(count)
-        ]
+        return start, np.array(ends), np.stack(panels, axis=1)
 
     def _split(self, q: Array, v: Array) -> tuple[npt.NDArray[np.bool_], _Index, Array]:
         """Return where q is small, and elsewhere the panel and the place in it."""
@@ -256,6 +265,46 @@ class _Interpolated:
         return out
 
 
+def _chebyshev(order: int) -> tuple[Array, Array]:
+    """Return the nodes in [0, 1], and the matrix from values there to coefficients."""
+    angle = np.pi * (np.arange(order, -1, -1) + 0.5) / (order + 1)
+    basis = np.cos(np.outer(np.arange(order + 1), angle)) * 2.0 / (order + 1)
+    basis[0] *= 0.5
+    return 0.5 + 0.5 * np.cos(angle), basis
+
+
+def _few(channel: Channel, count: int) -> tuple[Channel, Array, Array]:
+    """Return few channels that tell of many, which differ in one parameter.
+
+    Also the matrix from the logarithms of their answers to those of the many, and the one to the
+    last Chebyshev coefficients in the logarithm of the parameter.  Answers depend on the noise
+    ``delta`` by way of ``v + delta`` and ``1 + delta``: singularities are at the distance pi.
+    """
+    varied = {k: x.ravel() for k, x in vars(channel).items() if isinstance(x, np.ndarray) and x.ndim}
+    every = (channel, np.eye(count), np.zeros((count, 2)))
+    if len(varied) != 1:
+        return every
+    ((name, value),) = varied.items()
+    # 0 has no logarithm and is kept
+    kept, inner = np.flatnonzero(~(value > 0.0)), np.flatnonzero(value > 0.0)
+    if not inner.size:
+        return every
+    low, high = np.log(value[inner].min()), np.log(value[inner].max())
+    half = 0.5 * (high - low)
+    order = int(np.ceil(-np.log(1e-12) / np.arcsinh(np.pi / max(half, 1e-3))))
+    if order + 1 >= inner.size:
+        return every
+    unit, basis = _chebyshev(order)
+    size = kept.size + order + 1
+    matrix, tail = np.zeros((size, count)), np.zeros((size, 2))
+    matrix[np.arange(kept.size), kept] = 1.0
+    place = np.clip((np.log(value[inner]) - low) / half - 1.0, -1.0, 1.0)
+    matrix[kept.size :, inner] = basis.T @ chebyshev.chebvander(place, order).T
+    tail[kept.size :] = basis[-2:].T
+    nodes = np.concatenate([value[kept], np.exp(low + 2.0 * half * unit)])
+    return dataclasses.replace(channel, **{name: nodes}), matrix, tail  # type: ignore[type-var]
+
+
 class _Family:
     """Curves of many priors and channels: their exact points, quickly."""
 
@@ -279,8 +328,16 @@ class _Family:
         """Return log alpha(s) from s and the error and overlap there."""
         if not self.tables:
             return _log_alpha(prior, channel, logs, mmse, q)
-        precision = self._each(_Interpolated.precision, q, mmse, row)
-        return np.asarray(-logs - np.log(precision * self.points.k[row]))
+        return np.asarray(-logs - np.log(self.precision(q, mmse, row) * self.points.k[row]))
+
+    def precision(self, q: Array, v: Array, row: _Index) -> Array:
+        """Return the precision of the channels at overlaps q, of the shape that all broadcast to."""
+        q, v, row = np.broadcast_arrays(q, v, row)
+        if self.tables:
+            return self._each(_Interpolated.precision, q, v, row)
+        channel = select(self.points.channel, self.points.shape, row.ravel())
+        values = np.asarray(channel.precision(q.ravel(), v.ravel()))
+        return np.broadcast_to(values, row.size).reshape(row.shape)
 
     def _each(self, what: Any, q: Array, v: Array, row: _Index) -> Array:
         """Return an answer of the channels' tables."""
@@ -443,25 +500,26 @@ def _zigzag(height: Array, depth: float) -> _Index:
 # --------------------------------------------------------------------------------------------
 
 
-def _weak_recovery(points: _Points) -> Array:
+def _weak_recovery(family: _Family) -> Array:
     """Return the alpha at which the point without learning becomes unstable."""
+    points = family.points
     index = np.flatnonzero(points.valid)
     weak = np.full(points.alpha.size, np.nan)
     if not index.size:
         return weak
-    prior, channel = points.at(index)
+    prior, _ = points.at(index)
     least, most = np.asarray(prior.prior_overlap), np.asarray(prior.second_moment)
     half = 0.5 * (most - least)
-    first = np.broadcast_to(channel.precision(least, most - least), index.shape)
-    scale = np.broadcast_to(channel.precision(least + half, half), index.shape)
+    first = family.precision(least, most - least, index)
+    scale = family.precision(least + half, half, index)
     top = np.full(index.size, _HIGH)
     edge = _vanishing(prior, top)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         learns = np.where(edge < top, np.exp(-edge) / first, 0.0)
         # precision vanishes with q: its slope, times the overlap that qhat buys
         step = 1e-4 * np.arange(1.0, 7.0)[:, None]
-        ratio = np.broadcast_to(np.asarray(channel.precision(step, most - step)), (6, index.size))
-        slope = np.array([6.0, -15.0, 20.0, -15.0, 6.0, -1.0]) @ (ratio / step)
+        ratio = family.precision(step, most - step, index) / step
+        slope = np.array([6.0, -15.0, 20.0, -15.0, 6.0, -1.0]) @ ratio
         far = np.exp(top)
         one, two = (prior.mmse_and_overlap(s)[1] * s for s in (0.5 * far, far))
         gain = 2.0 * two - one
@@ -663,7 +721,7 @@ def _thresholds(
     points = family.points
     size = points.alpha.size
     found = {name: np.full(size, np.nan) for name in _FIELDS}
-    weak = _weak_recovery(points)
+    weak = _weak_recovery(family)
     strong = np.where(points.valid, points.strong, np.nan)
     status = np.where(points.valid, int(Status.ABSENT), int(Status.INVALID_INPUT))
     found |= {"weak_recovery": weak, "strong_recovery": strong}

@@ -299,14 +299,17 @@ def _turning_points(table: _Table, channel: Channel) -> Array:
     low, high = table.ends[[0, -1]]
     grid = np.linspace(low, high, _GRID * int(np.ceil((high - low) / _PANEL)) + 1)
     values = table.log_alpha(channel, grid)
-    # a flat stretch (no learning at all, alpha(s) constant to rounding) does not turn
-    step = np.where(np.abs(np.diff(values)) < 1e-10, 0.0, np.diff(values))
+    # a flat stretch (no learning at all, alpha(s) infinite or constant to rounding) does not turn
+    with np.errstate(invalid="ignore"):
+        step = np.diff(values)
+        step[~(np.abs(step) >= 1e-10)] = 0.0
     kept = np.flatnonzero(step)
     turns = kept[1:][np.sign(step[kept[1:]]) != np.sign(step[kept[:-1]])]
 
     def slope(logs: Array, _: _Index) -> Array:
         h = 1e-4
-        return table.log_alpha(channel, logs + h) - table.log_alpha(channel, logs - h)
+        with np.errstate(invalid="ignore"):
+            return table.log_alpha(channel, logs + h) - table.log_alpha(channel, logs - h)
 
     left, right = grid[np.maximum(turns - 1, 1)], grid[np.minimum(turns + 1, grid.size - 2)]
     found = _root(slope, left, right, turns.astype(np.intp))

@@ -415,27 +415,26 @@ def logistic_evidence(k, omega, V, nodes, weights):
     if V == 0.0:
         s = _expit(k * omega)
         return _log_expit(-k * omega), -k * s, k * k * s * (2.0 * s - 1.0)
-    width = math.sqrt(V)
-    # mode of the integrand, at which it falls at least as fast as the normal law of variance V
-    low, high, mode = omega - k * V, omega, omega - k * V * _expit(k * (omega - 0.5 * k * V))
+    # h = omega + sqrt(V) t, so that no V is too small to be seen beside omega
+    base, strength = k * omega, k * math.sqrt(V)
+    # mode of the integrand, at which it falls at least as fast as the normal law of t
+    low, high, mode = -strength, 0.0, -strength * _expit(base - 0.5 * strength * strength)
     for _ in range(60):
-        s = _expit(k * mode)
-        f = mode - omega + k * V * s
+        s = _expit(base + strength * mode)
+        f = mode + strength * s
         if f > 0.0:
             high = mode
         else:
             low = mode
-        new = mode - f / (1.0 + k * k * V * s * (1.0 - s))
+        new = mode - f / (1.0 + strength * strength * s * (1.0 - s))
         if not low < new < high:
             new = 0.5 * (low + high)
         step = abs(new - mode)
         mode = new
-        if step <= 0.01 * min(width, 1.0 / k):
+        if step * max(1.0, strength) <= 0.01:
             break
-    peak = _log_expit(-k * mode) - 0.5 * (mode - omega) ** 2 / V
+    peak = _log_expit(-base - strength * mode) - 0.5 * mode * mode
     mass = first = second = 0.0
-    start, end = mode - _FAR * width, mode + _FAR * width
-    strength = k * width
     if strength <= 3.0:
         # trapezoidal rule; the poles of the likelihood are pi/strength away
         step = 0.6
@@ -443,26 +442,26 @@ def logistic_evidence(k, omega, V, nodes, weights):
             step = min(0.6, 19.7 / (strength * (38.0 + 4.9 / strength**2)))
         count = int(_FAR / step) + 1
         for j in range(-count, count + 1):
-            h = mode + j * step * width
-            s = _expit(k * h)
-            f = math.exp(_log_expit(-k * h) - 0.5 * (h - omega) ** 2 / V - peak)
+            t = mode + j * step
+            s = _expit(base + strength * t)
+            f = math.exp(_log_expit(-base - strength * t) - 0.5 * t * t - peak)
             mass += f
             first += f * s
             second += f * s * (2.0 * s - 1.0)
         mass, first, second = mass * step, first * step, second * step
     else:
-        left = start
+        left, end = mode - _FAR, mode + _FAR
         while left < end:
-            right = min(left + 3.0 * width, end)
+            right = min(left + 3.0, end)
             for edge in (-40.0, -12.0, -4.0, 0.0, 4.0, 12.0, 40.0):
-                if left < edge / k < right:
-                    right = edge / k
+                if left < (edge - base) / strength < right:
+                    right = (edge - base) / strength
             half, middle = 0.5 * (right - left), 0.5 * (right + left)
             for i in range(nodes.size):
-                h = middle + half * nodes[i]
-                s = _expit(k * h)
-                f = math.exp(_log_expit(-k * h) - 0.5 * (h - omega) ** 2 / V - peak)
-                f *= half * weights[i] / width
+                t = middle + half * nodes[i]
+                s = _expit(base + strength * t)
+                f = math.exp(_log_expit(-base - strength * t) - 0.5 * t * t - peak)
+                f *= half * weights[i]
                 mass += f
                 first += f * s
                 second += f * s * (2.0 * s - 1.0)

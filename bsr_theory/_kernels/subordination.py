@@ -800,7 +800,11 @@ def _off_bulk(L, s, c, bulks, i, w, z):
             lo = hi - 2.0 * (hi - lo)
     else:
         o, lo = 0.0, -math.sqrt(_origin(L, s, c, z))
-        if bulks[0, 3]:
+        if w < 0.0:
+            hi, lo = lo, 2.0 * lo - math.sqrt(s)
+            while _real_w(L, s, c, o, 0.0, lo * lo, z)[0] > w:
+                lo *= 2.0
+        elif bulks[0, 3]:
             hi = -math.sqrt(_height(L, s, c, 0.0, 0.0, 0.5 * s, z))
         else:
             hi = bulks[0, 0] + bulks[0, 1]

@@ -993,7 +993,7 @@ def estimate(
 @main.command(
     epilog=_examples(
         "bsr simulate amp --alpha 0.2,0.5 --beta 1 --rho 0.5 --delta 0.1 --d1 20 --workers 1",
-        "bsr simulate nuclear-norm --alpha 0.3 --beta 1 --rho 0.2 --d1 16 --workers 1 --output a.nc",
+        "bsr simulate nuclear-norm --alpha 0.3 --beta 1 --rho 0.2 --d1 9 --workers 1 --output n.nc",
         "bsr simulate amp --channel sign --alpha 2 --beta 1 --rho 0.2 --d1 16 --workers 1",
     )
 )

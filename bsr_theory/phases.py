@@ -280,7 +280,9 @@ def _few(channel: Channel, count: int) -> tuple[Channel, Array, Array]:
     last Chebyshev coefficients in the logarithm of the parameter.  Answers depend on the noise
     ``delta`` by way of ``v + delta`` and ``1 + delta``: singularities are at the distance pi.
     """
-    varied = {k: x.ravel() for k, x in vars(channel).items() if isinstance(x, np.ndarray) and x.ndim}
+    varied = {
+        k: x.ravel() for k, x in vars(channel).items() if isinstance(x, np.ndarray) and x.ndim
+    }
     every = (channel, np.eye(count), np.zeros((count, 2)))
     if len(varied) != 1:
         return every
@@ -343,8 +345,8 @@ class _Family:
         """Return an answer of the channels' tables."""
         q, v = np.clip(q, 0.0, 1.0), np.clip(v, 0.0, 1.0)
         of = self.of[row]
-        if of.size and np.all(of == of[0]):
-            return np.asarray(what(self.tables[of[0]], q, v))
+        if of.size and np.all(of == of.flat[0]):
+            return np.asarray(what(self.tables[of.flat[0]], q, v))
         out = np.empty(q.shape)
         for table in np.unique(of):
             where = of == table

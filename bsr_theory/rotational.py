@@ -463,19 +463,22 @@ class RotationallyInvariantPrior(_Invariant):
         Returns
         -------
         float or ndarray
-            In [0, y].  Off the limiting bulks the analytic continuation from the edge.
+            From 0 to the largest singular value of the law; it can exceed y.  Off the limiting
+            bulks the analytic continuation from the edge.
         """
         noise = self._noise(s)
         value = check("y", y, low=0.0)
+        array, top = np.asarray(value), self.measure.support[1]
         if noise == 0.0:
-            return value
-        array = np.asarray(value)
+            return scalar_or_array(np.minimum(array, top))
         if noise == np.inf:
             return scalar_or_array(0.0 * array)
         if self.beta == np.inf:
             with np.errstate(divide="ignore"):
-                return scalar_or_array(np.clip(array - noise / array, 0.0, array))
-        return scalar_or_array(array * np.asarray(self.law(noise).shrink_factor(value)))
+                shrunk = array - noise / array
+        else:
+            shrunk = array * np.asarray(self.law(noise).shrink_factor(value))
+        return scalar_or_array(np.clip(shrunk, 0.0, top))
 
     def sample(self, d1: int, *, rng: Any = None) -> Array:
         """Return one S: singular values at the quantiles ``(i + 1/2)/d1``, random vectors.

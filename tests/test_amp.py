@@ -378,6 +378,14 @@ class TestNonlinearOutputs:
         assert max(run.overlap[-1] for run in runs) < 0.05
         assert min(run.overlap[0] for run in runs) > 0.2
 
+    def test_a_misstep_is_recovered_from(self):
+        # for even labels 0 is a fixed point: a run that were sent there would stay
+        problem = Problem(GaussianFactorPrior(1.0, 0.2), bsr.channels.AbsChannel(), 1.03)
+        for k in (0, 1, 7):
+            run = amp(problem.sample(30, rng=k), start=0.1, rng=k)
+            assert run.misfit.max() > 2.0  # it once believed more than it knew
+            assert run.status is Status.PERFECT_RECOVERY
+
     def test_signs_are_kept_where_labels_tell_them(self):
         data = bsr.bilinear_regression(0.3, 1.0, 0.5, 0.1).sample(20, rng=0)
         run = amp(data, start=-data.S, steps=1)

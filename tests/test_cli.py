@@ -456,7 +456,7 @@ def test_unsolved_points_are_printed_and_told() -> None:
 
 
 def test_an_unsolved_figure_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsolved(name: str, delta: float) -> None:
+    def unsolved(name: str, **given: Any) -> None:
         raise bsr.ConvergenceError("1 of 2 points: NOT_CONVERGED.")
 
     monkeypatch.setattr(bsr.figures, "make", unsolved)

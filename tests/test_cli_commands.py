@@ -289,7 +289,7 @@ def test_phase_diagram_with_alpha_fixed(here: Path) -> None:
 
 
 def test_phase_diagram_summary() -> None:
-    line = f"{PLANE} --x alpha=0.1:0.9:9 --y rho=0.1,0.3,1.5"
+    line = f"{PLANE} --x alpha=0.1:0.9:9 --y rho=1.5,0.1,0.3"
     stored = as_json(line)
     plane = bsr.phase_diagram(
         bsr.Problem(bsr.GaussianFactorPrior(1.0, 1.0), bsr.AbsChannel()),
@@ -301,6 +301,7 @@ def test_phase_diagram_summary() -> None:
     assert sum(shares) == pytest.approx(1.0)
     assert stored["parameters"] == {"beta": 1.0, "delta": 0.0}
     assert stored["axes"]["alpha"] == {"start": 0.1, "stop": 0.9, "count": 9}
+    assert stored["axes"]["rho"] == {"start": 0.1, "stop": 1.5, "count": 3}  # in order
     found = stored["thresholds"]["strong_recovery"]
     assert found["smallest"] == pytest.approx(limits.strong_recovery(1.0, 0.1))
     assert (found["largest"], found["exists"]) == (1.0, 1.0)
@@ -432,6 +433,22 @@ def test_simulate_a_channel_from_a_start() -> None:
     assert row["start"] == "0.5"
 
 
+@pytest.mark.parametrize(("option", "executor"), [("", None), ("1", "serial"), ("3", 3)])
+def test_workers(option: str, executor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker is this process itself: no time is lost with another."""
+    asked: list[Any] = []
+    calculate = bsr.simulations.compare
+
+    def compare(*given: Any, **named: Any) -> Any:
+        asked.append(named["executor"])
+        return calculate(*given, **{**named, "executor": "serial"})
+
+    monkeypatch.setattr(bsr.simulations, "compare", compare)
+    workers = f" --workers {option}" if option else ""
+    bsr_run(f"simulate ridge --alpha 0.4 {SMALL.partition(' --workers')[0]}{workers}")
+    assert asked == [executor]
+
+
 def test_runs_that_did_not_converge_are_counted() -> None:
     line = f"simulate averaged-gradient-descent --alpha 0.3 {SMALL} --steps 2"
     result = bsr_run(line)
@@ -440,7 +457,7 @@ def test_runs_that_did_not_converge_are_counted() -> None:
 
 
 def test_simulations_are_kept_and_read_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = f"simulate amp --alpha 0.3,0.8 {SMALL} --delta 0.1 --output deep/runs.nc"
+    line = f"simulate amp --alpha 0.3,0.8 {SMALL} --delta 0.1 --seed 3 --output deep/runs.nc"
     first = bsr_run(line)
     assert first.stderr == "wrote deep/runs.nc\n"
     data = read_dataset(here / "deep/runs.nc")

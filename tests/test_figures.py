@@ -549,6 +549,21 @@ def test_an_interrupted_figure_goes_on(counting: Counting, tmp_path: Path) -> No
     assert first and not kept.parent.exists()
 
 
+def test_what_is_left_of_other_runs_is_in_nobodys_way(
+    counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "3.png"
+    counting.stop_at = "steps"
+    for delta in (0.0, 0.1):  # other parameters
+        with pytest.raises(KeyboardInterrupt):
+            figures.make("3", delta, fast=True, path=place)
+    with monkeypatch.context() as other:  # other code
+        other.setattr(figures.registry, "code_fingerprint", lambda: "other")
+        with pytest.raises(KeyboardInterrupt):
+            figures.make("3", 0.1, fast=True, path=place)
+    assert counting.calls == ["amp"] * 3
+
+
 def test_thresholds_of_figure_4() -> None:
     data = dataset(made("4"))
     for beta, rho, expected in ((1.0, 0.2, 0.5716899213), (2.0, 0.5, 0.8284921266)):

@@ -49,7 +49,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 _LAST = np.polynomial.legendre.legvander(NODES, 15)[:, 14:] * WEIGHTS[:, None] * [14.5, 15.5]
 _NEAR = 1.535  # (sum of distances to the panel ends)/(panel length) where the 16 nodes suffice
 _RESOLVED = (3e-13, 1e-10)  # of the mass: tails of the density and its cube, squared
-_SHORT = 1e-5  # panels of the angle are not cut shorter
+_SHORT = 1e-12  # panels of the angle are not cut shorter
 _NEWTON = 3e-8  # relative Newton step after which the next one is below rounding
 _SMALL = 1e-3  # snr, in units of the square of the largest singular value, of the expansion
 _SUM = {"reassoc", "contract", "nsz"}  # lets sums be vectorised
@@ -482,6 +482,15 @@ def make_bulks(L, s, c):
 
 
 @jit
+def _place(bulk, x):
+    """Return t and dt/dx; the half of a central bulk is t = t2 sin x, 0 < x < pi/2."""
+    if bulk[3]:
+        return bulk[2] * math.sin(x), bulk[2] * math.cos(x)
+    width = bulk[2] - bulk[1]
+    return bulk[1] + width * math.sin(0.5 * x) ** 2, 0.5 * width * math.sin(x)
+
+
+@jit
 def _guess(old, t0, t, s):
     """Return B at t from the point before."""
     if old.B <= 0.0:
@@ -496,16 +505,15 @@ def _panel(L, s, c, bulk, left, right, nodes, weights, old, rows, z):
 
     Returns the last point.
     """
-    o, t1, width = bulk[0], bulk[1], bulk[2] - bulk[1]
+    o = bulk[0]
     mid, half = 0.5 * (left + right), 0.5 * (right - left)
-    before = t1 + width * math.sin(0.5 * left) ** 2
+    before, _ = _place(bulk, left)
     for j in range(nodes.size):
-        x = mid + half * nodes[j]
-        t = t1 + width * math.sin(0.5 * x) ** 2
+        t, dt = _place(bulk, mid + half * nodes[j])
         B = _height(L, s, c, o, t, _guess(old, before, t, s), z)
         old, before = _point(L, s, c, o, t, B, z), t
         rows[j, 0] = old.w
-        rows[j, 1] = old.density * old.slope * 0.5 * width * math.sin(x) * half * weights[j]
+        rows[j, 1] = old.density * old.slope * dt * half * weights[j]
         rows[j, 1] /= math.pi
         rows[j, 2], rows[j, 3] = old.density, old.shrunk
         rows[j, 4], rows[j, 5] = t, B
@@ -566,7 +574,7 @@ def trace(L, s, c, bulks, with_potential, sums):
     count = 0
     for i in range(bulks.shape[0]):
         old = Point(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        todo[0, 0], todo[0, 1] = (0.5 * math.pi if bulks[i, 3] else 0.0), math.pi
+        todo[0, 0], todo[0, 1] = 0.0, (0.5 * math.pi if bulks[i, 3] else math.pi)
         k = 1
         while k > 0:
             k -= 1
@@ -755,10 +763,10 @@ def edges(L, s, c, bulks):
 @jit
 def _locate(L, s, c, bulk, w, z):
     """Return (t, point) where the curve of a bulk passes w: Newton in x inside a bracket."""
-    o, t1, width = bulk[0], bulk[1], bulk[2] - bulk[1]
-    lo, hi = (0.5 * math.pi if bulk[3] else 0.0), math.pi
+    o = bulk[0]
+    lo, hi = 0.0, (0.5 * math.pi if bulk[3] else math.pi)
     x = 0.5 * (lo + hi)
-    t = t1 + width * math.sin(0.5 * x) ** 2
+    t, dt = _place(bulk, x)
     old = _point(L, s, c, o, t, _height(L, s, c, o, t, 0.01 * s, z), z)
     for _ in range(100):
         f = old.w - w
@@ -766,13 +774,13 @@ def _locate(L, s, c, bulk, w, z):
             hi = x
         else:
             lo = x
-        slope = old.slope * 0.5 * width * math.sin(x)
+        slope = old.slope * dt
         new = x - f / slope if slope > 0.0 else np.nan
         if not lo < new < hi:
             new = 0.5 * (lo + hi)
         done = abs(new - x) <= 1e-15 * x or hi - lo <= 4e-16 * hi
         before, x = t, new
-        t = t1 + width * math.sin(0.5 * x) ** 2
+        t, dt = _place(bulk, x)
         B = _height(L, s, c, o, t, _guess(old, before, t, s), z)
         old = _point(L, s, c, o, t, B, z)
         if done:
@@ -928,3 +936,67 @@ def stieltjes(L, s, c, target, out):
             else:
                 ratio = math.sqrt(ratio)
         out[i] = _w_complex(L, s, c, omega)[2] if rise == 0.0 else np.nan
+
+
+# --------------------------------------------------------------------------------------------
+# The law of given singular values: smoothed by a kernel
+# --------------------------------------------------------------------------------------------
+
+_ROOT5 = math.sqrt(5.0)
+_FAR = 60.0  # where the closed form has lost as many digits as the series in 1/x is short
+
+
+@jit
+def epanechnikov(x):
+    """Return the Hilbert transform of Epanechnikov's kernel of variance 1 and its slope.
+
+    ``int k(u)/(x - u) du`` with ``k(u) = 3/(4 sqrt 5) (1 - u^2/5)``, ``|u| < sqrt 5``.
+    """
+    if abs(x) > _FAR:
+        # the moments of the kernel are 1, 1, 15/7, 125/21
+        i = 1.0 / (x * x)
+        value = (1.0 + i * (1.0 + i * (15.0 / 7.0 + i * (125.0 / 21.0)))) / x
+        return value, -i * (1.0 + i * (3.0 + i * (75.0 / 7.0 + i * (125.0 / 3.0))))
+    log = math.log(abs((_ROOT5 - x) / (_ROOT5 + x)))
+    factor = 0.15 * _ROOT5 * (1.0 - x * x / 5.0)
+    if factor == 0.0:
+        return 0.3 * x, -np.inf
+    return 0.3 * x - factor * log, 0.6 + 0.06 * _ROOT5 * x * log
+
+
+@jit
+def smoothed_scores(y, width, d2, h, slope):
+    """Fill h(y_i) = ((d2 - d1)/y_i + sum_j (k(y_i - y_j) + k(y_i + y_j)))/d2, j != i.
+
+    k is 1/y smoothed; ``slope`` is the derivative of h_i in y_i.
+    """
+    n = y.size
+    for i in range(n):
+        h[i] = (d2 - n) / (d2 * y[i])
+        slope[i] = -h[i] / y[i]
+    scale = 1.0 / (width * d2)
+    for i in range(n):
+        for j in range(i):
+            minus, dminus = epanechnikov((y[i] - y[j]) / width)
+            plus, dplus = epanechnikov((y[i] + y[j]) / width)
+            h[i] += scale * (plus + minus)
+            h[j] += scale * (plus - minus)
+            d = scale / width * (dplus + dminus)
+            slope[i] += d
+            slope[j] += d
+
+
+@jit
+def spectral_divergence(y, f, slope, d2):
+    """Return the divergence of Y -> U f V^T per entry, slope = d f_i/d y_i, others held fixed."""
+    n = y.size
+    total = 0.0
+    for i in range(n):
+        total += slope[i] + (d2 - n) * f[i] / y[i]
+        for j in range(i):
+            gap = y[i] * y[i] - y[j] * y[j]
+            if abs(gap) > 1e-12 * y[j] * y[j]:
+                total += 2.0 * (y[i] * f[i] - y[j] * f[j]) / gap
+            else:
+                total += slope[i] + f[i] / y[i]
+    return total / (n * d2)

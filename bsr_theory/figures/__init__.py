@@ -17,6 +17,7 @@ Examples
 
 from __future__ import annotations
 
+from .channels import draw_outputs, outputs, outputs_data
 from .drawing import STYLE, Picture, Points
 from .estimators import draw_learning_curves, learning_curves, learning_curves_data
 from .files import check_path, load, save
@@ -69,6 +70,7 @@ __all__ = [
     "draw_figure_7",
     "draw_figure_8",
     "draw_learning_curves",
+    "draw_outputs",
     "draw_phase_diagram",
     "figure_1",
     "figure_1_data",
@@ -90,6 +92,8 @@ __all__ = [
     "learning_curves_data",
     "load",
     "make",
+    "outputs",
+    "outputs_data",
     "phase_diagram_data",
     "save",
 ]

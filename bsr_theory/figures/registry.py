@@ -15,6 +15,7 @@ from typing import Literal
 import xarray as xr
 
 from ..results import code_fingerprint, write_dataset
+from .channels import draw_outputs, outputs_data
 from .drawing import Picture
 from .estimators import draw_learning_curves, learning_curves_data
 from .files import check_path, load, origin
@@ -98,6 +99,10 @@ FIGURES: dict[str, Recipe] = {
     "learning-curves": Recipe(
         "learning curves of everything: Bayes, nuclear norm, ridge, least squares",
         *(learning_curves_data, draw_learning_curves, ("delta", "beta"), True),
+    ),
+    "outputs": Recipe(
+        "message passing for sign, ReLU and magnitude labels against the theory",
+        *(outputs_data, draw_outputs, (), True),
     ),
     "phases-abs": Recipe(
         "phases of |h| labels: samples and width, beta = 1",
@@ -192,12 +197,22 @@ def make(
     if not recipe.simulated:
         data = recipe.data(**chosen)
     else:
-        folder = None if beside is None else beside.with_suffix(".parts")
+        folder = None if beside is None else _parts(beside.with_suffix(".parts"), label)
         data = recipe.data(**chosen, fast=fast, executor=executor, progress=progress, folder=folder)
         if beside is not None and folder is not None:
             write_dataset(_labelled(data, label), beside)
             shutil.rmtree(folder, ignore_errors=True)
     return recipe.draw(_labelled(data, label))
+
+
+def _parts(folder: Path, label: dict[str, str]) -> Path:
+    """Return the folder of unfinished runs, empty if it was that of another figure or code."""
+    note = folder / "figure.json"
+    if not (note.exists() and json.loads(note.read_text(encoding="utf-8")) == label):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        note.write_text(json.dumps(label), encoding="utf-8")
+    return folder
 
 
 def _labelled(data: xr.Dataset, label: dict[str, str]) -> xr.Dataset:

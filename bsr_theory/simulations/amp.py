@@ -291,17 +291,18 @@ def amp(
         return g[rows]
 
     unseen = channel.score(y, np.zeros(X.n), prior.second_moment)
-    blind = _measure(*unseen, alpha)
     even = bool(np.max(np.abs(unseen[0])) <= _EVEN)
+    # even labels say nothing at 0, which is a fixed point that a run must not be sent back to
+    hopeless = np.inf if even else _HOPELESS * _measure(*unseen, alpha).noise
     errors, overlaps, believed = [_error(estimate, S, even)], [_overlap(estimate, S, even)], [V]
     snrs, misfits, kept = [], [], []
     status = Status.NOT_CONVERGED
     for step in tqdm(range(1, steps + 1), desc="amp", disable=not progress):
         correlation = X.sweep(estimate, respond)
         gain, s, misfit = _measure(g, slope, alpha)
-        if np.isnan(s) and not estimate.any():
+        if np.isnan(s) and step == 1:
             raise ValueError("X of the instance must be finite")
-        if s <= _HOPELESS * blind.noise:
+        if s <= hopeless:
             denoised, divergence = _denoise(prior, estimate + gain * correlation, s)
             change = denoised - estimate
             moved = float(np.mean(change**2))

@@ -19,6 +19,7 @@ __all__ = ["Measure", "RectangularConvolution", "SymmetricConvolution"]
 
 _TAIL = 1e-14  # mass in the last two Legendre coefficients below which a panel is resolved
 _SHORTEST = 1e-13  # panels are not cut shorter, relative to their interval
+_DEEPEST = 1e-30  # nor at 0, where numbers are dense
 _MASS = 1e-6  # largest error of the mass of a density
 _NODES, _WEIGHTS = subordination.NODES, subordination.WEIGHTS
 _ANALYSIS = (
@@ -475,7 +476,8 @@ def _resolve(
             raise ValueError(f"density must be finite and >= 0 inside ({low:g}, {high:g})")
         row = _ANALYSIS @ (0.5 * (b - a) * values)
         middle = 0.5 * (a + b)
-        if np.abs(row[-2:]).sum() <= _TAIL or b - a <= shortest or not a < middle < b:
+        short = b - a <= (shortest if a != 0.0 != b else _DEEPEST * (high - low))
+        if np.abs(row[-2:]).sum() <= _TAIL or short or not a < middle < b:
             panels.append((a, b))
             coefficients.append(row)
         else:
@@ -724,7 +726,7 @@ class RectangularConvolution(_Convolution):
         return np.asarray(density / (2.0 * y))
 
     def shrink_factor(self, y: Numeric) -> Any:
-        """Return the denoised singular value over y, ``1 - s h(y)/y``, clipped to [0, 1].
+        """Return the denoised singular value over y, ``1 - s h(y)/y``, not below 0.
 
         Parameters
         ----------
@@ -734,13 +736,14 @@ class RectangularConvolution(_Convolution):
         Returns
         -------
         float or ndarray
-            On a bulk a ratio of positive numbers, off them continued analytically.
+            On a bulk a ratio of positive numbers, off them continued analytically.  It can exceed
+            1: noise pushes singular values down, too.
         """
         value, flat = self._checked(y)
         finite = np.where(np.isinf(flat), 1.0, flat)
         w = finite * finite
         ratio = self._all_values(w, False)[:, 3] / w
-        ratio = np.clip(np.where(np.isinf(flat), 1.0, ratio), 0.0, 1.0)
+        ratio = np.maximum(np.where(np.isinf(flat), 1.0, ratio), 0.0)
         return scalar_or_array(ratio.reshape(np.shape(value)))
 
 

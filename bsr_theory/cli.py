@@ -644,18 +644,23 @@ def curve(
     with _bad_input():
         if plot is not None:
             bsr.figures.check_path(plot)
-            if not model.linear:
-                raise ValueError(f"plot draws linear labels only, got --channel {model.kind}")
         _prepare()
     columns, status = _follow(alpha.values, model.parameters, tolerance, model.kind)
     _write(columns, {"channel": model.kind, **model.parameters}, style, output)
     if plot is not None:
-        title = ",  ".join(
+        names = [] if model.linear else [model.kind]
+        names += [
             rf"$\{key}={value:g}$".replace("inf", r"\infty")
             for key, value in model.parameters.items()
-        )
+            if key in ("beta", "rho", "delta")
+        ]
         picture = bsr.figures.draw_curve(
-            columns["alpha"], columns["mmse"], columns["ridge"], title=title, log=alpha.log
+            columns["alpha"],
+            columns["mmse"],
+            columns.get("ridge"),
+            columns.get("mmse_algorithm"),
+            title=",  ".join(names),
+            log=alpha.log,
         )
         with _writing(plot):
             bsr.figures.save(picture, plot)

@@ -830,7 +830,8 @@ def critical_point(
 
     def curve(value: float) -> _Curve:
         points = _Points(_replace(Problem(prior, channel, 1.0), **{parameter: value}))
-        only = _curves(_Family(points), _weak_recovery(points), progress=False)[0]
+        family = _Family(points)
+        only = _curves(family, _weak_recovery(family), progress=False)[0]
         if only is None:
             raise ValueError(f"{parameter} is out of its range: {value!r}")
         return only

@@ -13,8 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from bsr_theory import GaussianChannel, GaussianFactorPrior, Problem, Status, iterate, solve
+from bsr_theory import (
+    GaussianChannel,
+    GaussianFactorPrior,
+    Problem,
+    Status,
+    fixed_points,
+    free_entropy,
+    iterate,
+    solve,
+)
 from bsr_theory._kernels import channels as kernels
+from bsr_theory.attention import linear_attention
 from bsr_theory.channels import (
     AbsChannel,
     LogisticChannel,
@@ -23,6 +33,7 @@ from bsr_theory.channels import (
     ReLUChannel,
     SignChannel,
 )
+from bsr_theory.priors import SymmetricFactorPrior
 
 INF = float("inf")
 C = 0.720647169514263  # (2 pi)^(-1/2) int phi^2/(Phi (1 - Phi)), checked below
@@ -48,6 +59,10 @@ def name(value):
 
 def evidence(channel, y, omega, V):
     """Return Z(y, omega) by an integral over h or a closed form, with none of the package."""
+
+    def normal(x, variance):
+        return math.exp(-0.5 * x * x / variance) / math.sqrt(2 * math.pi * variance)
+
     spread = V + getattr(channel, "delta", 0.0)
     if isinstance(channel, SignChannel):
         return stats.norm.cdf(y * omega / math.sqrt(spread))
@@ -58,13 +73,12 @@ def evidence(channel, y, omega, V):
     if isinstance(channel, LogisticChannel):
 
         def law(h):
-            return stats.norm.pdf(h, omega, math.sqrt(V)) * special.expit(channel.gain * y * h)
+            return normal(h - omega, V) * special.expit(channel.gain * y * h)
     else:
         fold = abs if isinstance(channel, AbsChannel) else lambda h: max(h, 0.0)
 
         def law(h):
-            noise = stats.norm.pdf(y, fold(h), math.sqrt(channel.delta))
-            return noise * stats.norm.pdf(h, omega, math.sqrt(V))
+            return normal(y - fold(h), channel.delta) * normal(h - omega, V)
 
     width = 12 * math.sqrt(V)
     options = {"epsabs": 0.0, "epsrel": 1e-12, "limit": 400}
@@ -156,8 +170,19 @@ def test_classes_against_the_likelihood(channel):
     # OutputChannel shares no formula: panels in h and omega, no transformation
     other = as_output(channel)
     for q, v in [(1e-8, 1 - 1e-8), (0.3, 0.7), (0.97, 0.03), (1 - 1e-8, 1e-8)]:
-        assert channel.precision(q, v) == pytest.approx(other.precision(q, v), rel=1e-10)
-        assert channel.information(q, v) == pytest.approx(other.information(q, v), abs=1e-11)
+        exact = other._mean(kernels.PRECISION, q, v)
+        assert channel.precision(q, v) == pytest.approx(exact, rel=1e-10)
+        exact = other._mean(kernels.INFORMATION, q, v)
+        assert channel.information(q, v) == pytest.approx(exact, abs=1e-11)
+
+
+def test_likelihoods_are_interpolated_without_loss():
+    channel = as_output(SignChannel(0.2))
+    for q in (0.3, 0.97):
+        exact = channel._mean(kernels.PRECISION, q, 1 - q)
+        assert channel.precision(q) == pytest.approx(exact, rel=1e-11)
+        exact = channel._mean(kernels.INFORMATION, q, 1 - q)
+        assert channel.information(q) == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.slow
@@ -444,6 +469,26 @@ def test_noise_to_zero_and_to_infinity(kind):
     assert kind(0.2).information(1.0) == pytest.approx(0.0, abs=1e-14)
 
 
+@pytest.mark.parametrize("delta", [1e-3, 0.1, 5.0])
+def test_noisy_abs_from_nearly_nothing(delta):
+    # precision = q int Z''^2/Z dy + O(q^2), derivatives in omega at omega = 0, V = 1, where
+    # Z = 2 N(y; 0, S) Phi(b), S = 1 + delta, b = y/sqrt(delta S)
+    S, root = 1 + delta, math.sqrt(delta)
+    ends = np.unique([*root * np.linspace(-14, 14, 57), *np.arange(14 * root, 15 * S**0.5, 0.5)])
+    x, w = np.polynomial.legendre.leggauss(20)
+    half = 0.5 * np.diff(ends)[:, None]
+    y, w = (ends[:-1, None] + half * (1 + x)).ravel(), (half * w).ravel()
+    b, k = y / math.sqrt(delta * S), math.sqrt(delta / S)
+    hazard = math.sqrt(2 / math.pi) / special.erfcx(-b / math.sqrt(2))
+    Z = 2 * stats.norm.pdf(y, scale=S**0.5) * special.ndtr(b)
+    second = (y * y / S - 1) / S + hazard * (2 * k * y / S - k * k * b)
+    slope = w @ (Z * second**2)
+    for q in (1e-12, 1e-10, 1e-7):
+        one, two = (AbsChannel(delta).precision(x) / x for x in (q, 2 * q))
+        # the score is of order sqrt(q) beside terms of order 1
+        assert 2 * one - two == pytest.approx(slope, rel=3e-12 + 3e-16 / math.sqrt(q))
+
+
 def test_impossible_labels():
     for channel in (AbsChannel(), ReLUChannel()):
         assert np.isnan(channel.score(-0.1, 0.3, 0.5)).all()
@@ -468,6 +513,27 @@ def test_logistic_limits():
     s = special.expit(3.0 * h)
     fisher = integrate.simpson(9 * s * (1 - s) * stats.norm.pdf(h), x=h)
     assert LogisticChannel(3.0).precision(1.0) == pytest.approx(fisher, rel=1e-12)
+
+
+@pytest.mark.parametrize("gain", [0.5, 3.0, 60.0])
+def test_logistic_outputs_that_are_nearly_known(gain):
+    # with p = s (1 - s): k^2 E p, and to first order in v less k^4 E p^2
+    x, w = panels(12.0, 0.25 / max(gain, 1.0))
+    p = special.expit(gain * x) * special.expit(-gain * x)
+    law = 2 * w * stats.norm.pdf(x)
+    known, slope = gain**2 * (law @ p), gain**4 * (law @ p**2)
+    for v in (1e-7 / gain**2, 1e-12, 1e-20, 1e-60, 1e-300):
+        exact = known - slope * v
+        channel = LogisticChannel(gain)
+        assert channel.precision(1 - v, v) == pytest.approx(exact, rel=1e-12)
+        direct = channel._direct(kernels.PRECISION, np.array([1 - v]), np.array([v]))
+        assert direct[0] == pytest.approx(exact, rel=1e-12)
+        assert channel.information(1 - v, v) == pytest.approx(0.5 * v * known, rel=1e-6)
+    # the score of a known output
+    g, rate = LogisticChannel(gain).score([1.0, -1.0], 0.7, 1e-40)
+    s = special.expit(-0.7 * gain)
+    np.testing.assert_allclose(g, [gain * s, -gain * (1 - s)], rtol=1e-13)
+    np.testing.assert_allclose(rate, -(gain**2) * s * (1 - s), rtol=1e-12, atol=1e-15 * gain**2)
 
 
 @pytest.mark.parametrize(
@@ -636,6 +702,25 @@ def test_accurate_variance_is_used():
     np.testing.assert_array_equal(GaussianChannel([0.0, 1.0]).resolves, [1.0, 0.0])
 
 
+def test_linear_channel_at_any_second_moment():
+    # q + v is 1 + rho for a symmetric prior, and h of one token is h of a linear model
+    assert GaussianChannel(0.2).precision(1.5, 0.3) == pytest.approx(2.0)
+    assert GaussianChannel(0.2).information(1.5, 0.6) == pytest.approx(math.log(2.0))
+    assert GaussianChannel(0.2).generalization_error([1.5, 7.0], 1.3) == pytest.approx([1.5, 1.5])
+    rho, delta = np.array([[0.3], [1.0], [2.5]]), np.array([0.0, 0.05, 1.0])
+    problem = Problem(SymmetricFactorPrior(rho), GaussianChannel(delta), 0.2)
+    tokens = linear_attention(tokens=1, rho=rho, delta=delta, alpha=0.2)
+    point, other = solve(problem), solve(tokens)
+    np.testing.assert_allclose(point.mmse, other.mmse, rtol=1e-12)
+    np.testing.assert_allclose(point.information, other.information, rtol=1e-10)
+    steps = iterate(problem, 400)
+    np.testing.assert_allclose(steps.mmse[..., -1], point.mmse, rtol=1e-8)
+    np.testing.assert_allclose(point.q + point.mmse, np.broadcast_to(1 + rho, (3, 3)), rtol=1e-13)
+    again = Problem(SymmetricFactorPrior(0.3), GaussianChannel(0.05), 0.2)
+    assert fixed_points(again).mmse[0] == pytest.approx(point.mmse[0, 1], rel=1e-9)
+    assert free_entropy(again, point.q[0, 1]) == pytest.approx(-point.information[0, 1], rel=1e-9)
+
+
 def test_sample_is_reproducible():
     h = np.zeros(1000)
     one = GaussianChannel(4.0).sample(h, rng=3)
@@ -651,6 +736,8 @@ def test_sample_is_reproducible():
         (lambda: GaussianChannel(math.nan), "delta must be >= 0 and finite, got nan"),
         (lambda: GaussianChannel(math.inf), "delta must be >= 0 and finite, got inf"),
         (lambda: GaussianChannel(0.1).precision(1.1), r"q must be in \[0, 1\], got 1\.1"),
+        (lambda: GaussianChannel(0.1).precision(-0.1, 0.5), r"q must be >= 0 and finite, got -0"),
+        (lambda: GaussianChannel(0.1).precision(1.2, -0.1), r"v must be >= 0 and finite, got -0"),
         (lambda: GaussianChannel([0.1, 1]).precision([0.1, 0.2, 0.3]), "do not broadcast"),
         (lambda: SignChannel(-0.1), r"delta must be >= 0 and finite, got -0\.1"),
         (lambda: AbsChannel(math.nan), "delta must be >= 0 and finite, got nan"),

@@ -507,10 +507,6 @@ def test_simulations_are_kept_and_read_again(here: Path, monkeypatch: pytest.Mon
         ),
         (f"solve --alpha 0 {ABS}", "alpha must be > 0 and finite, got 0.0"),
         (
-            f"curve --alpha 0.1,0.2 {ABS} --plot curve.png",
-            "plot draws linear labels only, got --channel abs",
-        ),
-        (
             f"{PLANE} --x gain --y rho",
             "x must be one of alpha, beta, rho, delta, or NAME=RANGE, got 'gain'",
         ),

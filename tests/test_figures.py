@@ -622,3 +622,11 @@ def test_means_of_runs_become_points() -> None:
         np.testing.assert_array_equal(item.error, runs.mse_error.values[k])
     scalar = Points.from_runs(runs.isel(rho=0))
     assert len(scalar) == 1 and scalar[0].rho == 0.5
+
+
+def test_a_curve_of_a_channel_with_a_hard_phase() -> None:
+    alpha, bayes, reached = np.array([0.2, 0.4]), np.array([0.9, 0.0]), np.array([0.9, 0.8])
+    picture = figures.draw_curve(alpha, bayes, algorithm=reached)
+    (axes,) = picture.axes
+    assert has_line(axes, alpha, bayes) and has_line(axes, alpha, reached)
+    assert list(legend_of(picture)) == ["Bayes-optimal", "message passing"]

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "attention": MODEL,
     "sweeps": {"_arrays", "results"},
     "verify": THEORY,
-    "figures": THEORY | {"simulations", "attention"},
+    "figures": THEORY | {"simulations", "attention", "sweeps"},
     # The command line is a user of the package: it takes the public names, each when it is needed.
     "cli": THEORY | {"", "simulations", "attention", "figures", "sweeps", "verify"},
     "__main__": {"cli"},

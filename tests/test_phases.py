@@ -29,6 +29,7 @@ from bsr_theory import (
     phases,
     solve,
 )
+from bsr_theory._kernels.channels import PRECISION
 from bsr_theory.channels import AbsChannel, Channel, ReLUChannel, SignChannel
 from bsr_theory.phases import critical_point, phase_diagram, thresholds
 
@@ -75,6 +76,13 @@ class CostlyToyChannel(ToyChannel):
     """The same, told to be slow: its curves go through the interpolated precision."""
 
     _costly = True
+
+
+class RoughToyChannel(CostlyToyChannel):
+    """Not smooth in the noise."""
+
+    def precision(self, q, v=None):
+        return super().precision(q, v) * (1.0 + np.asarray(self.delta) % 0.1)
 
 
 def error_after(prior, channel, alpha, q, steps=4000):
@@ -337,6 +345,30 @@ class TestFirstOrder:
         direct, table = (thresholds(prior, kind(delta)) for kind in (ToyChannel, CostlyToyChannel))
         for name in FIRST_ORDER:
             np.testing.assert_allclose(getattr(table, name), getattr(direct, name), rtol=1e-9)
+
+    def test_many_noises_share_few_sums(self):
+        prior, delta = GaussianFactorPrior(1.0, 0.2), np.append(0.0, np.geomspace(1e-3, 2.0, 60))
+        few, matrix, _ = phases._few(ToyChannel(delta), delta.size)
+        assert few.delta.size < 0.7 * delta.size
+        assert matrix.shape == (few.delta.size, delta.size)
+        direct, table = (thresholds(prior, kind(delta)) for kind in (ToyChannel, CostlyToyChannel))
+        for name in ("weak_recovery", *FIRST_ORDER):
+            np.testing.assert_allclose(getattr(table, name), getattr(direct, name), rtol=1e-9)
+        # one that the noises do not share smoothly is summed for each
+        rough = RoughToyChannel(delta)
+        table = phases._Interpolated.of(rough, delta.size)[31]
+        assert table.precision(np.array([0.4]), np.array([0.6])) == pytest.approx(
+            ToyChannel(delta[31]).precision(0.4) * (1 + delta[31] % 0.1), rel=1e-9
+        )
+
+    @pytest.mark.parametrize("kind", [AbsChannel, ReLUChannel])
+    def test_shared_precision(self, kind):
+        delta = np.append(0.0, np.geomspace(0.02, 0.5, 40))
+        tables = phases._Interpolated.of(kind(delta), delta.size)
+        v = np.array([1 - 1e-8, 1 - 1e-3, 0.7, 0.02, 1e-8])
+        for i in (0, 7, 33):
+            known = kind(delta[i])._direct(PRECISION, 1 - v, v)
+            np.testing.assert_allclose(tables[i].precision(1 - v, v), known, rtol=3e-10)
 
     @pytest.mark.parametrize("delta", [0.0, 0.1])
     def test_interpolated_precision(self, delta):

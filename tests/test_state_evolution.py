@@ -271,6 +271,13 @@ class TestFixedPoints:
         assert point.status.tolist() == [Status.NO_RECOVERY, Status.PERFECT_RECOVERY]
         assert point.information[0] == 0.0
 
+    def test_table_where_bulks_meet(self):
+        # mmse is only twice differentiable there
+        prior = bsr.GaussianFactorPrior(2.0, 0.4)
+        table = state_evolution._Table.between(prior, -12.0, 12.0)
+        x = np.linspace(-12.0, 12.0, 4001)
+        np.testing.assert_allclose(np.exp(table.log_mmse(x)), prior.mmse(np.exp(x)), rtol=1e-9)
+
     def test_padding(self):
         every = fixed_points(bilinear_regression([0.3, 0.7], 2.0, 0.5))
         assert every.status[1, 1] == Status.ABSENT

@@ -439,8 +439,11 @@ def logistic_evidence(k, omega, V, nodes, weights):
         count = int(_FAR / step) + 1
         for j in range(-count, count + 1):
             t = mode + j * step
-            s = _expit(base + strength * t)
-            f = math.exp(_log_expit(-base - strength * t) - 0.5 * t * t - peak)
+            x = base + strength * t
+            e = math.exp(-abs(x))
+            rest = 1.0 / (1.0 + e)
+            s = rest if x >= 0.0 else e * rest
+            f = rest * math.exp(-max(x, 0.0) - 0.5 * t * t - peak)
             mass += f
             first += f * s
             second += f * s * (2.0 * s - 1.0)
@@ -455,9 +458,11 @@ def logistic_evidence(k, omega, V, nodes, weights):
             half, middle = 0.5 * (right - left), 0.5 * (right + left)
             for i in range(nodes.size):
                 t = middle + half * nodes[i]
-                s = _expit(base + strength * t)
-                f = math.exp(_log_expit(-base - strength * t) - 0.5 * t * t - peak)
-                f *= half * weights[i]
+                x = base + strength * t
+                e = math.exp(-abs(x))
+                rest = 1.0 / (1.0 + e)
+                s = rest if x >= 0.0 else e * rest
+                f = half * weights[i] * rest * math.exp(-max(x, 0.0) - 0.5 * t * t - peak)
                 mass += f
                 first += f * s
                 second += f * s * (2.0 * s - 1.0)

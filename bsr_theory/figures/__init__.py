@@ -17,6 +17,7 @@ Examples
 
 from __future__ import annotations
 
+from .attention import bridge, bridge_data, draw_bridge
 from .channels import draw_outputs, outputs, outputs_data
 from .drawing import STYLE, Picture, Points
 from .estimators import draw_learning_curves, learning_curves, learning_curves_data
@@ -59,7 +60,10 @@ __all__ = [
     "Picture",
     "Points",
     "Recipe",
+    "bridge",
+    "bridge_data",
     "check_path",
+    "draw_bridge",
     "draw_curve",
     "draw_figure_1",
     "draw_figure_2",

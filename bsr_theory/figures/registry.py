@@ -15,6 +15,7 @@ from typing import Literal
 import xarray as xr
 
 from ..results import code_fingerprint, write_dataset
+from .attention import bridge_data, draw_bridge
 from .channels import draw_outputs, outputs_data
 from .drawing import Picture
 from .estimators import draw_learning_curves, learning_curves_data
@@ -103,6 +104,10 @@ FIGURES: dict[str, Recipe] = {
     "outputs": Recipe(
         "message passing for sign, ReLU and magnitude labels against the theory",
         *(outputs_data, draw_outputs, (), True),
+    ),
+    "attention": Recipe(
+        "attention weights: regression against the Bayes-optimal estimate",
+        *(bridge_data, draw_bridge, ("delta", "beta"), True),
     ),
     "phases-abs": Recipe(
         "phases of |h| labels: samples and width, beta = 1",

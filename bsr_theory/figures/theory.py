@@ -476,7 +476,13 @@ def figure_8() -> Picture:
 
 
 def draw_curve(
-    alpha: Numeric, mmse: Numeric, ridge: Numeric, *, title: str = "", log: bool = False
+    alpha: Numeric,
+    mmse: Numeric,
+    ridge: Numeric | None = None,
+    algorithm: Numeric | None = None,
+    *,
+    title: str = "",
+    log: bool = False,
 ) -> Picture:
     """Draw one curve of the error against the number of samples, one column wide.
 
@@ -486,8 +492,10 @@ def draw_curve(
         Samples per entry.
     mmse : array_like, shape (k,)
         Bayes-optimal error.
-    ridge : array_like, shape (k,)
+    ridge : array_like, shape (k,), optional
         Error of ridge regression.
+    algorithm : array_like, shape (k,), optional
+        Error of message passing, where it can be larger.
     title : str
         What to write above, mathtext allowed.
     log : bool
@@ -496,7 +504,7 @@ def draw_curve(
     Returns
     -------
     Picture
-        Both errors against alpha.
+        The errors against alpha.
 
     Examples
     --------
@@ -509,8 +517,11 @@ def draw_curve(
         picture = new_picture(None, height=2.8, width=0.5 * WIDTH)
         axes = picture.subplots()
         marker = "o" if np.size(alpha) == 1 else ""
-        axes.plot(alpha, ridge, marker=marker, label="ridge, best penalty", **RIDGE)
-        axes.plot(alpha, mmse, marker=marker, label="Bayes-optimal")
+        if ridge is not None:
+            axes.plot(alpha, ridge, marker=marker, label="ridge, best penalty", **RIDGE)
+        if algorithm is not None:
+            axes.plot(alpha, algorithm, "C1", ls="--", marker=marker, label="message passing")
+        axes.plot(alpha, mmse, marker=marker, color="C0", label="Bayes-optimal")
         axes.set(xlabel=PER_ENTRY, ylabel=ERROR, xscale="log" if log else "linear", title=title)
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.0 if np.size(alpha) > 1 else 0.05)

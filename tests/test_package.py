@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "phases": MODEL | {"state_evolution", "erm"},
     "simulations": MODEL,  # never state_evolution: agreement of the two is evidence
     "simulations.compare": THEORY | {"sweeps"},  # the one place where both meet
-    "attention": MODEL,
+    "attention": MODEL | {"simulations"},  # the damping of message passing
     "sweeps": {"_arrays", "results"},
     "verify": THEORY,
     "figures": THEORY | {"simulations", "attention", "sweeps"},

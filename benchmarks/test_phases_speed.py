@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bsr_theory import GaussianChannel, GaussianFactorPrior, Problem, solve
-from bsr_theory.channels import AbsChannel, ReLUChannel, SignChannel
+from bsr_theory.channels import AbsChannel, QuantizedChannel, ReLUChannel, SignChannel
 from bsr_theory.phases import phase_diagram, thresholds
 
 pytestmark = pytest.mark.bench
@@ -20,6 +20,11 @@ ALPHA, RHO = np.linspace(0.01, 1.3, 300), np.geomspace(0.01, 2.0, 300)
 PLANES = {
     "abs, rho": (AbsChannel(), {"rho": RHO}),
     "abs with noise, delta": (AbsChannel(), {"delta": np.linspace(0.0, 1.0, 300)}),
+    "relu with noise, delta": (ReLUChannel(), {"delta": np.linspace(0.0, 1.0, 300)}),
+    "levels with noise, delta": (
+        QuantizedChannel([-1.0, 0.0, 1.5]),
+        {"delta": np.linspace(0.0, 1.0, 300)},
+    ),
     "abs with noise, rho": (AbsChannel(0.1), {"rho": RHO}),
     "sign, rho": (SignChannel(), {"rho": RHO}),
     "relu, beta": (ReLUChannel(), {"beta": np.geomspace(1.0, 20.0, 300)}),

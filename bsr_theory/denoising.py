@@ -95,7 +95,8 @@ def estimate_noise(Y: npt.ArrayLike) -> float:
     True
     """
     matrix = _matrix(Y)
-    return _noise_of(np.linalg.svd(matrix, compute_uv=False), matrix.shape)
+    sigma = np.linalg.svd(matrix, compute_uv=False)
+    return _noise_of(np.asarray(sigma, dtype=np.float64), matrix.shape)
 
 
 def _noise_of(sigma: Array, shape: tuple[int, ...]) -> float:
@@ -152,7 +153,8 @@ def denoise_matrix(
         + \sum_{j\ne i}\Big(k(y_i-y_j) + k(y_i+y_j)\Big)\Big],
 
     where k is 1/y smoothed by a kernel, here that of Epanechnikov as in the analytical shrinkage of
-    covariances by Ledoit and Wolf (Ann. Statist. 48, 3043).  The width is chosen, and the error
+    covariances by Ledoit and Wolf (Ann. Statist. 48, 3043) and for cross-covariances by
+    Benaych-Georges, Bouchaud and Potters (arXiv:1901.05543).  The width is chosen, and the error
     predicted, by Stein's unbiased estimate
 
     .. math:: \frac{\lVert\hat S-Y\rVert^2}{d_1d_2} - s + \frac{2s}{d_1d_2}\,\mathrm{div}\,\hat S,

@@ -29,7 +29,6 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import chebyshev
 from scipy import special
-from scipy.interpolate import PPoly
 from scipy.optimize import brentq, elementwise
 from tqdm import tqdm
 
@@ -163,7 +162,7 @@ class _Interpolated:
     polynomial in its logarithm.
     """
 
-    _START, _ORDER, _WIDTH, _END = 0.02, 14, 3.0, 50.0
+    _START, _ORDER, _WIDTH, _END = 0.02, 16, 3.0, 50.0
     # error at which a panel may be twice as wide as the one before, and of sharing
     _ENOUGH = 1e-10
 
@@ -333,7 +332,7 @@ class _Family:
         return np.asarray(-logs - np.log(self.precision(q, mmse, row) * self.points.k[row]))
 
     def precision(self, q: Array, v: Array, row: _Index) -> Array:
-        """Return the precision of the channels at overlaps q, of the shape that all broadcast to."""
+        """Return the precision of the channels at overlaps q; all three broadcast."""
         q, v, row = np.broadcast_arrays(q, v, row)
         if self.tables:
             return self._each(_Interpolated.precision, q, v, row)

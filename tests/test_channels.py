@@ -185,11 +185,14 @@ def test_likelihoods_are_interpolated_without_loss():
         assert channel.information(q) == pytest.approx(exact, abs=1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("channel", [AbsChannel(0.1), AbsChannel(2.0), ReLUChannel(0.1)], ids=name)
+@pytest.mark.parametrize(
+    "channel",
+    [pytest.param(AbsChannel(0.1), marks=pytest.mark.slow), AbsChannel(2.0), ReLUChannel(0.1)],
+    ids=name,
+)
 def test_numbers_against_the_likelihood(channel):
     other = as_output(channel)
-    for q, v in [(1e-8, 1 - 1e-8), (0.3, 0.7), (0.97, 0.03), (1 - 1e-8, 1e-8)]:
+    for q, v in [(1e-8, 1 - 1e-8), (0.1, 0.9), (0.3, 0.7), (0.97, 0.03), (1 - 1e-8, 1e-8)]:
         exact, known = other._mean(kernels.PRECISION, q, v), channel.precision(q, v)
         assert known == pytest.approx(exact, rel=1e-11)
         exact = other._mean(kernels.INFORMATION, q, v)

@@ -85,7 +85,7 @@ class RoughToyChannel(CostlyToyChannel):
         return super().precision(q, v) * (1.0 + np.asarray(self.delta) % 0.1)
 
 
-def error_after(prior, channel, alpha, q, steps=4000):
+def error_after(prior, channel, alpha, q, steps=2000):
     """Return the error that an iteration reaches from overlap q."""
     return iterate(Problem(prior, channel, alpha), steps, q=q).mmse[..., -1]
 
@@ -324,7 +324,7 @@ class TestFirstOrder:
             assert all(math.isnan(getattr(found, name)) for name in FIRST_ORDER)
             assert found.strong_recovery_algorithmic == found.strong_recovery
 
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(st.floats(0, 2), st.floats(-2.5, 0.5), st.floats(-4, 1))
     def test_order(self, log_beta, log_rho, log_delta):
         prior, channel = GaussianFactorPrior(10**log_beta, 10**log_rho), ToyChannel(10**log_delta)
@@ -347,7 +347,7 @@ class TestFirstOrder:
             np.testing.assert_allclose(getattr(table, name), getattr(direct, name), rtol=1e-9)
 
     def test_many_noises_share_few_sums(self):
-        prior, delta = GaussianFactorPrior(1.0, 0.2), np.append(0.0, np.geomspace(1e-3, 2.0, 60))
+        prior, delta = GaussianFactorPrior(1.0, 0.2), np.append(0.0, np.geomspace(0.02, 2.0, 40))
         few, matrix, _ = phases._few(ToyChannel(delta), delta.size)
         assert few.delta.size < 0.7 * delta.size
         assert matrix.shape == (few.delta.size, delta.size)
@@ -361,12 +361,15 @@ class TestFirstOrder:
             ToyChannel(delta[31]).precision(0.4) * (1 + delta[31] % 0.1), rel=1e-9
         )
 
-    @pytest.mark.parametrize("kind", [AbsChannel, ReLUChannel])
-    def test_shared_precision(self, kind):
-        delta = np.append(0.0, np.geomspace(0.02, 0.5, 40))
+    @pytest.mark.parametrize(
+        "kind", [AbsChannel, pytest.param(ReLUChannel, marks=pytest.mark.slow)]
+    )
+    def test_shared_precision(self, kind, monkeypatch):
+        monkeypatch.setattr(phases._Interpolated, "_END", 20.0)
+        delta = np.append(0.0, np.geomspace(0.1, 0.5, 20))
         tables = phases._Interpolated.of(kind(delta), delta.size)
         v = np.array([1 - 1e-8, 1 - 1e-3, 0.7, 0.02, 1e-8])
-        for i in (0, 7, 33):
+        for i in (0, 7, 18):
             known = kind(delta[i])._direct(PRECISION, 1 - v, v)
             np.testing.assert_allclose(tables[i].precision(1 - v, v), known, rtol=3e-10)
 

@@ -29,6 +29,7 @@ from bsr_theory import (
     free_entropy,
     iterate,
     solve,
+    state_evolution,
 )
 
 INF = float("inf")
@@ -273,7 +274,7 @@ class TestFixedPoints:
 
     def test_table_where_bulks_meet(self):
         # mmse is only twice differentiable there
-        prior = bsr.GaussianFactorPrior(2.0, 0.4)
+        prior = GaussianFactorPrior(2.0, 0.4)
         table = state_evolution._Table.between(prior, -12.0, 12.0)
         x = np.linspace(-12.0, 12.0, 4001)
         np.testing.assert_allclose(np.exp(table.log_mmse(x)), prior.mmse(np.exp(x)), rtol=1e-9)

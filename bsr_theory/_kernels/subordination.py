@@ -48,10 +48,10 @@ __all__: list[str] = []
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 _LAST = np.polynomial.legendre.legvander(NODES, 15)[:, 14:] * WEIGHTS[:, None] * [14.5, 15.5]
 _NEAR = 1.535  # (sum of distances to the panel ends)/(panel length) where the 16 nodes suffice
-_RESOLVED = (3e-13, 1e-10)  # of the mass: tails of the density and its cube, squared
+_MASS, _CUBE = 3e-13, 1e-10  # errors of a panel: see `_is_resolved`
 _SHORT = 1e-12  # panels of the angle are not cut shorter
 _NEWTON = 3e-8  # relative Newton step after which the next one is below rounding
-_SMALL = 1e-3  # snr, in units of the square of the largest singular value, of the expansion
+_SMALL = 0.05  # snr, in units of the square of the largest singular value, of the expansion
 _SUM = {"reassoc", "contract", "nsz"}  # lets sums be vectorised
 
 MASS, CUBE, GAIN, POTENTIAL = range(4)
@@ -524,22 +524,25 @@ def _panel(L, s, c, bulk, left, right, nodes, weights, old, rows, z):
 def _is_resolved(L, rows):
     """Tell whether the 16 nodes of a panel suffice.
 
-    The rule is exact to twice the degree that they resolve, so its error is about the square of
-    the last Legendre coefficients; the cube has three times the frequencies of the density.
+    The rule is exact to twice the degree that they resolve: where Legendre coefficients fall
+    geometrically its error is the square of the last ones.  A weak but sharp feature falls slower
+    than the rest, hence the power 3/2.  The cube has three times the frequencies of the density
+    and the same singularities.
     """
     mass = 0.0
     for j in range(16):
         mass += rows[j, 1]
-    for power in range(2):
+    for cubed in range(2):
         top, a, b = 0.0, 0.0, 0.0
         for j in range(16):
             f = rows[j, 1] / WEIGHTS[j]
-            if power == 1:
+            if cubed:
                 f *= rows[j, 2] ** 2 * (1.0 if L.symmetric else rows[j, 0])
             top = max(top, abs(f))
             a += _LAST[j, 0] * f
             b += _LAST[j, 1] * f
-        if mass * (abs(a) + abs(b)) ** 2 > _RESOLVED[power] * top * top:
+        tail = (abs(a) + abs(b)) / top if top > 0.0 else 0.0
+        if mass * (tail * tail if cubed else tail * math.sqrt(tail)) > (_CUBE if cubed else _MASS):
             return False
     return True
 

@@ -11,31 +11,34 @@ and an error of variance V per entry of S gives the scores of the sample the cov
 ``C_pp' = 2 tr M_p M_p'`` (tied) or ``tr M_p M_p'^T``.  C depends on the tokens.  In the limit it is
 D, but at d = 200 the lengths of the tokens still spread by several percent, and with D in its place
 the iteration stalls or diverges.
+
+Errors of a symmetric S are counted as those of its ``N = d (d + 1)/2`` independent entries: V is
+the variance off the diagonal, of which there is twice as much on it.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, check
-from ..priors import GaussianFactorPrior, Prior, SymmetricFactorPrior
+from .._arrays import Array
+from ..priors import Prior, SymmetricFactorPrior
 from ..problem import Problem
 from ..results import SimulationRun, Status
+from ..simulations._message_passing import HOPELESS, Damping, denoise, number
 from .indexed import LinearTokenChannel, SoftmaxChannel, TokenChannel
 
 __all__ = ["AttentionInstance", "amp", "sample"]
 
 _Index = npt.NDArray[np.intp]
 
-_FLOOR = 1e-13  # smallest error per entry that the iteration resolves
+_EPS = float(np.finfo(float).eps)
 _STEP = 1e-5  # relative step of the derivative of the denoiser
-_STEEPEST = 3.0  # slope of the denoiser that is believed at an eigenvalue off the bulk
-_PATIENCE = 8  # iterations without a shorter step until the damping rises
+_LEAST_MISFIT = 0.1  # a residual that vanishes by chance does not prove that there is no error
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +199,21 @@ def _covariances(instance: AttentionInstance) -> Array:
     return np.asarray(C + 2.0 * np.outer(same, same) / d1)
 
 
+def _whitened(channel: LinearTokenChannel, C: Array) -> tuple[Array, Array]:
+    """Return the equations of every sample with independent errors, and what these are.
+
+    Rows of the first array, shape (n, K, pairs), are combinations of scores whose noise has the
+    variance delta and whose error has V times the second array, shape (n, K), for every V.
+    """
+    A = _equations(channel)
+    noise = (A * channel.pair_variance[_pairs(channel)]) @ A.T
+    A = np.linalg.solve(np.linalg.cholesky(noise), A)
+    power, vectors = np.linalg.eigh(A @ C @ A.T)
+    # more pairs than tokens have coordinates: combinations that vanish
+    power = np.where(power > 1e-10 * power.max(), power, 0.0)
+    return np.swapaxes(vectors, 1, 2) @ A, power
+
+
 def _gather(instance: AttentionInstance, g: Array) -> Array:
     """Return ``sum_p g_p M_p`` over all pairs of all samples, ``g`` of shape (n, pairs)."""
     channel = _channel(instance.problem)
@@ -215,108 +233,103 @@ def _gather(instance: AttentionInstance, g: Array) -> Array:
 
 
 # --------------------------------------------------------------------------------------------
-# Denoisers with their divergence
+# The algorithm
 # --------------------------------------------------------------------------------------------
 
 
-def _slope(prior: Prior, y: Array, s: float) -> tuple[Array, Array]:
-    """Return the denoised values and the derivative of the denoiser."""
-    step = _STEP * np.maximum(np.abs(y), 1e-2 * np.ptp(y))
-    down = y - step
-    if isinstance(prior, GaussianFactorPrior):
-        down = np.maximum(down, 0.0)  # singular values
-    # one call, so that the spectral law is solved once
-    f, below, above = np.reshape(prior.shrink(np.concatenate([y, down, y + step]), s), (3, y.size))
-    return f, np.clip((above - below) / (y + step - down), 0.0, _STEEPEST)
-
-
 def _denoise_symmetric(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
-    """Return the Bayes estimate of a symmetric S and its divergence over ``d^2/2``."""
+    r"""Return the Bayes estimate of a symmetric S and its divergence per independent entry.
+
+    .. math:: \mathrm{div} f = \sum_i f'(\lambda_i)
+              + \sum_{i<j} \frac{f(\lambda_i) - f(\lambda_j)}{\lambda_i - \lambda_j}.
+    """
     values, vectors = np.linalg.eigh(R)
-    root = np.sqrt(len(R))
+    d = len(R)
+    root = np.sqrt(d)
     y = values / root
-    f, slope = _slope(prior, y, s)
-    i, j = np.triu_indices(y.size, 1)
-    gap = y[i] - y[j]
-    close = np.abs(gap) <= 1e-9 * np.ptp(y)
+    # eigenvalues of the noise are of size sqrt(s), those of the signal may be much larger
+    step = _STEP * np.maximum(np.abs(y), np.sqrt(s))
+    # one call, so that the spectral law is solved once
+    f, down, up = np.reshape(prior.shrink(np.concatenate([y, y - step, y + step]), s), (3, d))
+    slope = (up - down) / (2.0 * step)
+    i, j = np.triu_indices(d, 1)
+    gap = y[j] - y[i]
+    # eigenvalues that agree to half the digits: the derivative is the better quotient
+    close = gap <= 1e-8 * np.abs(y[j])
     with np.errstate(divide="ignore", invalid="ignore"):
-        pairs = np.where(close, slope[i], (f[i] - f[j]) / gap)
+        pairs = np.where(close, slope[i], (f[j] - f[i]) / gap)
     estimate = (vectors * (f * root)) @ vectors.T
-    return estimate, 2.0 * float(slope.sum() + pairs.sum()) / R.size
-
-
-def _denoise_rectangular(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
-    """Return the Bayes estimate of S and its divergence per entry."""
-    left, sigma, right = np.linalg.svd(R, full_matrices=False)
-    d1, d2 = sorted(R.shape)
-    root = np.sqrt(d2)
-    y = sigma / root
-    f, slope = _slope(prior, y, s)
-    i, j = np.triu_indices(d1, 1)
-    gap = y[i] ** 2 - y[j] ** 2
-    close = np.abs(gap) <= 1e-9 * y[0] ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(y > 0.0, f / y, slope)
-        pairs = np.where(close, 0.5 * (slope + ratio)[i], ((y * f)[i] - (y * f)[j]) / gap)
-    total = slope.sum() + (d2 - d1) * ratio.sum() + 2.0 * pairs.sum()
-    return (left * (f * root)) @ right, float(total) / R.size
+    return estimate, 2.0 * float(slope.sum() + pairs.sum()) / (d * (d + 1))
 
 
 def amp(
-    instance: AttentionInstance, *, steps: int = 80, damping: float = 0.3, tolerance: float = 1e-3
+    instance: AttentionInstance,
+    *,
+    steps: int = 500,
+    damping: float | Literal["auto"] = "auto",
+    tolerance: float = 1e-3,
 ) -> SimulationRun:
     r"""Run GAMP-RIE on an attention problem whose labels tell linear combinations of scores.
 
     Parameters
     ----------
     instance : AttentionInstance
-        With a `LinearTokenChannel` or a `SoftmaxChannel`.
+        With a `LinearTokenChannel` or a `SoftmaxChannel`; S is used to report errors only.
     steps : int
         Largest number of iterations.
-    damping : float
-        Share of the old estimate that an iteration keeps at first, in [0, 0.999]; the other share
-        is halved whenever the steps have not become shorter for 8 iterations.  0 is the iteration
-        whose limit is `bsr_theory.iterate`; at d of about 100 and below it drifts away from the
-        fixed point.
+    damping : "auto" or float
+        Share of the old estimate that is kept, in [0, 15/16].  "auto" begins at 0 and damps when
+        the residual of the labels outgrows what it should be, or when for 15 iterations neither
+        the noise nor the step reaches a new low.
     tolerance : float
         Step before damping over the error, both root mean square, at which a run has converged.
+        0 runs all the steps.
 
     Returns
     -------
     SimulationRun
-        PERFECT_RECOVERY when the algorithm's own error is 0 to rounding, CONVERGED when the
-        estimate no longer moves.
+        With `Status.PERFECT_RECOVERY` when the algorithm's own error is at rounding, CONVERGED
+        when the estimate no longer moves, NOT_CONVERGED after all the steps.
 
     Raises
     ------
     ValueError
-        If an argument is out of its range.
+        If an argument is out of its range or the instance is not finite.
     NotImplementedError
         For labels that are not linear combinations of scores in disguise.
 
     Notes
     -----
-    From ``S_hat = E S`` the iteration is, with k = 2 for tied tokens and 1 otherwise,
+    From ``S_hat = E S`` and b = 0 the iteration is, with N independent entries of S,
 
-    .. math:: \omega &= \langle M, \hat S\rangle - b\, C g, \qquad
+    .. math:: \omega &= \langle M, \hat S\rangle - b, \qquad
               g = A^{\mathsf T}\big(V A C A^{\mathsf T} + \Delta A D A^{\mathsf T}\big)^{-1}
               (u - A\omega), \\
-              \chi^{-1} &= k\,\alpha\,\big\langle\operatorname{tr}
+              \chi &= \frac nN\,\big\langle\operatorname{tr}
               A C A^{\mathsf T}(V A C A^{\mathsf T}+\Delta A D A^{\mathsf T})^{-1}\big\rangle,
-              \qquad s = k\,\alpha\,\chi^2\,\langle g^{\mathsf T} C g\rangle, \\
-              \hat S &= \mathrm{denoise}\Big(\hat S + k\,\chi\sum g_p M_p;\ s\Big), \qquad
-              V = M(s),\quad b = \chi\ \mathrm{div},
+              \qquad s = \frac nN\,\frac{\langle g^{\mathsf T} C g\rangle}{\chi^2}, \\
+              R &= \hat S + \frac k\chi \textstyle\sum g_p M_p, \qquad
+              \hat S \leftarrow f(R; s), \qquad
+              b \leftarrow \frac{\mathrm{div} f}{N \chi}\,C g, \qquad V \leftarrow M(s),
 
     where the rows of A are the combinations of scores that a label tells, u their values, averages
-    are over samples, and C is that of each sample (head of this module).  State evolution is that
-    of `bsr_theory.solve`; the model is that of arXiv:2506.01582.
+    are over the n samples, the sum is over all pairs of all samples, C is that of each sample
+    (head of this module), and k is 2 for tied tokens and 1 otherwise.  In the limit it follows
+    ``bsr_theory.iterate``; the model is that of arXiv:2506.01582.
+
+    The scale of the step is the response of the scores and s is measured from their size, div is
+    that of the denoiser that was applied, and an estimate that explains the labels 4 times worse
+    than ``E S`` does is given up for it, as in `bsr_theory.simulations.amp`: no run diverges.
+
+    Finite tied problems lie above the limit, mostly because ``n/N`` is less than ``2 alpha`` by the
+    factor ``d/(d + 1)``; near the threshold the error is steep in the number of labels.
 
     Examples
     --------
     >>> from bsr_theory.attention import amp, sample, softmax_attention
     >>> data = sample(softmax_attention(alpha=0.3, rho=0.3, tokens=2), d1=30, rng=1)
     >>> run = amp(data)
-    >>> run.status.name, bool(run.mse[-1] < 1e-6)
+    >>> run.status.name, bool(run.mse[-1] < 1e-20)
     ('PERFECT_RECOVERY', True)
     """
     channel = _channel(instance.problem)
@@ -327,62 +340,76 @@ def amp(
         )
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps!r}")
-    keep = check("damping", damping, low=0.0, high=0.999)
-    least = check("tolerance", tolerance, low=0.0)
+    keep = Damping.chosen(damping)
+    tolerance = number("tolerance", tolerance)
+    for name in ("queries", "keys", "y"):
+        if not np.isfinite(getattr(instance, name)).all():
+            raise ValueError(f"{name} of the instance must be finite")
     began = time.perf_counter()
     S, prior = instance.S, instance.problem.prior.at_size(len(instance.S))
     if channel.tied != isinstance(prior, SymmetricFactorPrior):
         raise ValueError(f"prior must be symmetric for tied tokens and only then, got {prior!r}")
+    best = _denoise_symmetric if channel.tied else denoise
     k = 2.0 if channel.tied else 1.0
+    entries = len(S) * (len(S) + 1) / 2 if channel.tied else S.size
+    unit = k * entries / S.size  # of V in terms of an error per entry of S
+    ratio = len(instance.queries) / entries
+
     delta = float(channel.delta)
     a, b = _pairs(channel)
-    A, C = _equations(channel), _covariances(instance)
-    AC = A @ C
-    ACA = AC @ A.T
-    noise = delta * (A * channel.pair_variance[a, b]) @ A.T
-    told = channel.scores_of(instance.y)[:, a, b] @ A.T
+    C = _covariances(instance)
+    B, power = _whitened(channel, C)
+    told = np.einsum("nkp,np->nk", B, channel.scores_of(instance.y)[:, a, b])
+    # logarithms of a soft softmax have an absolute error of eps
+    rounding = (256.0 * _EPS * max(1.0, 1.0 / getattr(channel, "sharpness", 1.0))) ** 2
     # E S = sqrt(r) I has the overlap rho = r/d
-    estimate = np.sqrt(prior.prior_overlap * len(S)) * np.eye(*S.shape)
-    denoise = _denoise_symmetric if channel.tied else _denoise_rectangular
+    mean = np.sqrt(prior.prior_overlap * len(S)) * np.eye(*S.shape)
 
-    def error() -> float:
-        return float(np.mean((estimate - S) ** 2))
-
-    V, memory = 1.0, np.zeros((len(C), a.size))
-    errors, overlaps = [error()], [float(np.mean(estimate * S))]
-    believed, snrs, kept = [V], [], []
-    status, lowest, stale = Status.NOT_CONVERGED, np.inf, 0
+    estimate, memory, V = mean, np.zeros(C.shape[:2]), 1.0
+    errors, overlaps = [float(np.mean((estimate - S) ** 2))], [float(np.mean(estimate * S))]
+    believed, snrs, misfits, kept = [unit * V], [], [], []
+    status, hopeless = Status.NOT_CONVERGED, 0.0
     for _ in range(steps):
         omega = instance.scores(estimate)[:, a, b] - memory
-        inverse = np.linalg.inv(V * ACA + noise)
-        g = np.einsum("nkl,nl->nk", inverse, told - omega @ A.T) @ A
-        response = np.mean(np.einsum("nkl,nlk->n", ACA, inverse))
-        Cg = np.einsum("npq,nq->np", C, g)
-        chi = 1.0 / (k * instance.alpha * response)
-        s = k * instance.alpha * chi**2 * float(np.mean(np.sum(g * Cg, axis=1)))
-        R = estimate + k * chi * _gather(instance, g)
-        if not np.isfinite(R).all():  # diverged
-            break
-        denoised, divergence = denoise(prior, R, s)
-        change = (1.0 - keep) * (denoised - estimate)
-        moved = float(np.sqrt(np.mean((denoised - estimate) ** 2)))
-        estimate = estimate + change
-        memory = keep * memory + (1.0 - keep) * divergence * chi * Cg
-        V = max(keep * V + (1.0 - keep) * float(prior.mmse(s)), _FLOOR)
-        errors.append(error())
+        spread = V * power + delta
+        residual = np.divide(
+            told - np.einsum("nkp,np->nk", B, omega),
+            spread,
+            out=np.zeros_like(told),
+            where=power > 0.0,
+        )
+        weight = np.divide(power, spread, out=np.zeros_like(power), where=power > 0.0)
+        response = float(np.mean(np.sum(weight, axis=1)))
+        misfit = float(np.mean(np.sum(power * residual**2, axis=1))) / response
+        gain = 1.0 / (ratio * response)
+        s = max(misfit, _LEAST_MISFIT) * gain
+        hopeless = hopeless or HOPELESS * s  # of the first iteration
+        if s <= hopeless:
+            g = np.einsum("nkp,nk->np", B, residual)
+            denoised, divergence = best(prior, estimate + k * gain * _gather(instance, g), s)
+            moved = float(np.mean((denoised - estimate) ** 2))
+            keep.update(misfit, noise=s, step=moved)
+            new = 1.0 - keep.value
+            estimate = estimate + new * (denoised - estimate)
+            memory = keep.value * memory + new * divergence * gain * np.einsum("npq,nq->np", C, g)
+            V = max(keep.value * V + new * float(prior.mmse(s)), _EPS**2)
+        else:
+            estimate, memory, V, moved = mean, np.zeros_like(memory), 1.0, np.inf
+            keep.strengthen()
+        errors.append(float(np.mean((estimate - S) ** 2)))
         overlaps.append(float(np.mean(estimate * S)))
-        believed.append(V)
-        snrs.append(1.0 / s if s > 0.0 else np.inf)
-        kept.append(keep)
-        if V <= 10.0 * _FLOOR and delta == 0.0:
+        believed.append(unit * V)
+        snrs.append(1.0 / s)
+        misfits.append(misfit)
+        kept.append(keep.value)
+        if V <= rounding:
             status = Status.PERFECT_RECOVERY
-            break
-        if moved <= least * np.sqrt(V):
+        elif moved <= tolerance**2 * V:
             status = Status.CONVERGED
+        else:
+            status = Status.NOT_CONVERGED
+        if tolerance > 0.0 and status.ok:
             break
-        lowest, stale = (moved, 0) if moved < 0.99 * lowest else (lowest, stale + 1)
-        if stale == _PATIENCE:
-            keep, stale = 0.5 * (1.0 + keep), 0
     return SimulationRun(
         mse=np.array(errors),
         overlap=np.array(overlaps),
@@ -391,5 +418,6 @@ def amp(
         seconds=time.perf_counter() - began,
         estimated_mse=np.array(believed),
         qhat=np.array(snrs),
+        misfit=np.array(misfits),
         damping=np.array(kept),
     )

@@ -18,126 +18,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
 from tqdm import tqdm
 
-from .._arrays import Array, check
-from ..priors import Prior
+from .._arrays import Array
 from ..problem import Instance
 from ..results import SimulationRun, Status
+from ._message_passing import HOPELESS, Damping, denoise, number
 
 __all__ = ["amp"]
 
-_STEP = 1e-5  # relative step of the derivative of the denoiser
-_MISFIT = 2.0  # times its first value: a misfit that, still growing, calls for damping
-_GROWTH = 1.1  # of the misfit in one iteration
-_PATIENCE = 15  # iterations without progress that call for damping
-_STRONGEST = 1.0 - 2.0**-4  # damping never exceeds this
 _LEAST_MISFIT = 0.1  # scores that vanish by symmetry do not prove that there is no error
 _EVEN = 1e-12  # scores of all labels at omega = 0 below which these are taken to be even in h
-_HOPELESS = 4.0  # labels explained that many times worse than by zero: start again
-
-
-# --------------------------------------------------------------------------------------------
-# The denoiser and its divergence
-# --------------------------------------------------------------------------------------------
-
-
-def _divergence(sigma: Array, f: Array, slope: Array, d2: int) -> float:
-    r"""Return the divergence of ``Y -> U f(sigma) V^T``, Y of shape (d1, d2), d1 <= d2.
-
-    .. math:: \sum_i f'(\sigma_i) + (d_2 - d_1) \sum_i \frac{f(\sigma_i)}{\sigma_i}
-              + 2 \sum_{i<j} \frac{\sigma_i f(\sigma_i) - \sigma_j f(\sigma_j)}
-                                  {\sigma_i^2 - \sigma_j^2}
-
-    (Candes, Sing-Long and Trzasko, arXiv:1210.4139).
-    """
-    d1 = sigma.size
-    i, j = np.triu_indices(d1, 1)
-    square, product = sigma**2, sigma * f
-    gap = square[i] - square[j]
-    # singular values that agree to half the digits: the derivative is the better quotient
-    close = np.abs(gap) <= 1e-8 * square[i]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(sigma > 0.0, f / sigma, slope)
-        pairs = np.where(close, 0.5 * (slope + ratio)[i], (product[i] - product[j]) / gap)
-    return float(slope.sum() + (d2 - d1) * ratio.sum() + 2.0 * pairs.sum())
-
-
-def _denoise(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
-    """Return the Bayes estimate of S from ``R = S + sqrt(s) Z`` and its divergence per entry."""
-    left, sigma, right = np.linalg.svd(R, full_matrices=False)
-    d1, d2 = sorted(R.shape)
-    root = np.sqrt(d2)
-    y = sigma / root
-    # noise and signal may lie at scales that differ by many decades: a step for each
-    step = _STEP * np.where(y > 0.0, y, y[0] or 1.0)
-    below, above = np.maximum(y - step, 0.0), y + step
-    # one call, so that the spectral law is solved once
-    f, down, up = np.reshape(prior.shrink(np.concatenate([y, below, above]), s), (3, d1))
-    slope = (up - down) / (above - below)
-    return (left * (f * root)) @ right, _divergence(y, f, slope, d2) / R.size
-
-
-# --------------------------------------------------------------------------------------------
-# Damping
-# --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Damping:
-    """Share of the old estimate that is kept, chosen from what the run itself shows.
-
-    It rises when the labels are explained worse than the algorithm expects and worse than an
-    iteration ago, or when for some time neither the noise s nor the step has reached a new low;
-    it falls again while one of them does.
-    """
-
-    value: float
-    automatic: bool
-    first: float = 0.0
-    last: float = np.inf
-    least: dict[str, float] = field(default_factory=dict)
-    waited: int = 0
-
-    def strengthen(self) -> None:
-        """Halve the share of the new estimate."""
-        if self.automatic:
-            self.value = min(0.5 * (1.0 + self.value), _STRONGEST)
-        self.waited = 0
-        self.least = {}
-
-    def update(self, misfit: float, **measures: float) -> None:
-        """Take note of an iteration."""
-        self.first = self.first or max(1.0, misfit)
-        record = False
-        for name, value in measures.items():
-            if value < self.least.get(name, np.inf):
-                self.least[name], record = value, True
-        self.waited = 0 if record else self.waited + 1
-        grows = misfit > _MISFIT * self.first and misfit > _GROWTH * self.last
-        self.last = misfit
-        if grows or self.waited >= _PATIENCE:
-            self.strengthen()
-        elif self.automatic and record and misfit <= _MISFIT * self.first:
-            self.value = max(0.0, 1.0 - 1.1 * (1.0 - self.value))
 
 
 # --------------------------------------------------------------------------------------------
 # The algorithm
 # --------------------------------------------------------------------------------------------
-
-
-def _number(name: str, value: Any, high: float = np.inf) -> float:
-    """Return a finite scalar in [0, high]."""
-    number = check(name, value, low=0.0, high=high, allow_inf=False)
-    if np.ndim(number):
-        raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(number)}")
-    return float(number)
 
 
 def _hint(instance: Instance, q: float, rng: Any) -> tuple[Array, float]:
@@ -148,7 +48,7 @@ def _hint(instance: Instance, q: float, rng: Any) -> tuple[Array, float]:
         raise ValueError(f"start must be an overlap in (0, {most:g}) or a matrix, got {q!r}")
     s = np.exp(brentq(lambda x: float(prior.overlap(unit * np.exp(x))) / q - 1.0, -60.0, 60.0))
     noise = np.random.default_rng(rng).standard_normal(instance.S.shape)
-    return _denoise(prior, instance.S + np.sqrt(s) * noise, s)[0], most - q
+    return denoise(prior, instance.S + np.sqrt(s) * noise, s)[0], most - q
 
 
 def _begin(instance: Instance, start: Any, rng: Any) -> tuple[Array, float]:
@@ -156,7 +56,7 @@ def _begin(instance: Instance, start: Any, rng: Any) -> tuple[Array, float]:
     if start is None:
         return np.zeros(instance.S.shape), instance.problem.prior.second_moment
     if np.ndim(start) == 0:
-        return _hint(instance, _number("start", start), rng)
+        return _hint(instance, number("start", start), rng)
     estimate = np.array(start, dtype=np.float64)
     if estimate.shape != instance.S.shape or not np.isfinite(estimate).all():
         raise ValueError(
@@ -269,13 +169,8 @@ def amp(
     """
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps!r}")
-    if isinstance(damping, str) and damping != "auto":
-        raise ValueError(f"damping must be 'auto' or a number, got {damping!r}")
-    if damping == "auto":
-        keep = _Damping(0.0, automatic=True)
-    else:
-        keep = _Damping(_number("damping", damping, high=_STRONGEST), automatic=False)
-    tolerance = _number("tolerance", tolerance)
+    keep = Damping.chosen(damping)
+    tolerance = number("tolerance", tolerance)
     began = time.perf_counter()
 
     X, y, S, alpha = instance.X, instance.y, instance.S, instance.alpha
@@ -293,7 +188,7 @@ def amp(
     unseen = channel.score(y, np.zeros(X.n), prior.second_moment)
     even = bool(np.max(np.abs(unseen[0])) <= _EVEN)
     # even labels say nothing at 0, which is a fixed point that a run must not be sent back to
-    hopeless = np.inf if even else _HOPELESS * _measure(*unseen, alpha).noise
+    hopeless = np.inf if even else HOPELESS * _measure(*unseen, alpha).noise
     errors, overlaps, believed = [_error(estimate, S, even)], [_overlap(estimate, S, even)], [V]
     snrs, misfits, kept = [], [], []
     status = Status.NOT_CONVERGED
@@ -303,7 +198,7 @@ def amp(
         if np.isnan(s) and step == 1:
             raise ValueError("X of the instance must be finite")
         if s <= hopeless:
-            denoised, divergence = _denoise(prior, estimate + gain * correlation, s)
+            denoised, divergence = denoise(prior, estimate + gain * correlation, s)
             change = denoised - estimate
             moved = float(np.mean(change**2))
             keep.update(misfit, noise=s, step=moved)

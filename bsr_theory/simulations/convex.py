@@ -32,7 +32,7 @@ from .._arrays import Array
 from ..design import Design, available_memory
 from ..problem import Instance
 from ..results import SimulationRun, Status
-from .amp import _number
+from ._message_passing import number
 
 __all__ = ["ConvexRun", "nuclear_norm", "ridge"]
 
@@ -565,7 +565,7 @@ def nuclear_norm(
     """
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps!r}")
-    lam, tolerance = _number("lam", lam), _number("tolerance", tolerance)
+    lam, tolerance = number("lam", lam), number("tolerance", tolerance)
     first = _first(instance, start)
     began = time.perf_counter()
     X, y, truth = instance.X, instance.y, instance.S
@@ -636,7 +636,7 @@ def ridge(instance: Instance, lam: float = 0.0) -> ConvexRun:
     >>> run.status.name, bool(abs(run.mse[-1] - 0.5742) < 0.1)
     ('CONVERGED', True)
     """
-    lam = _number("lam", lam)
+    lam = number("lam", lam)
     began = time.perf_counter()
     X, y, truth = instance.X, instance.y, instance.S
     shape = truth.shape

@@ -553,7 +553,7 @@ _MEANINGS = {
 _PHASES = {
     "easy": "message passing reaches the Bayes-optimal error",
     "hard": "message passing has a larger error than the Bayes-optimal one",
-    "impossible": "no estimator does better; recovery sets in at larger alpha",
+    "impossible": "no estimator recovers the signal (delta = 0), or learns anything (delta > 0)",
 }
 
 

@@ -978,11 +978,10 @@ def phase_diagram(
         Message passing is worse than the Bayes-optimal estimator: between
         ``information_theoretic`` and ``algorithmic``.
     impossible
-        Nothing is learned by any estimator, or the better branch is out of reach for all:
-        below ``information_theoretic``, or below ``strong_recovery`` where recovery sets in
-        continuously.
+        Out of reach for every estimator, and not hard: perfect recovery where labels allow it at
+        some alpha, below ``strong_recovery``; with noise, learning anything at all.
     easy
-        Elsewhere; everywhere if there is no transition.
+        Elsewhere: message passing is Bayes-optimal and recovers perfectly, or with noise learns.
 
     The error depends on alpha only through the curve alpha(s), so that a column of pixels costs
     one table of it, and one or two exact evaluations a pixel.  Boundaries are curves of their
@@ -1049,8 +1048,8 @@ def _pixels(
     mmse, q = np.full((2, alpha.size), np.nan), np.full((2, alpha.size), np.nan)
     status = np.full(alpha.size, int(Status.INVALID_INPUT), dtype=np.int64)
     index = np.flatnonzero(good)
-    below = np.where(np.isnan(found["algorithmic"]), found["strong_recovery"], np.inf)
-    below = np.where(np.isinf(below), found["information_theoretic"], below)
+    strong = found["strong_recovery"]
+    below = np.where(np.isfinite(strong), strong, 0.0)  # with noise nothing is recovered perfectly
     if points.channel.single_fixed_point:
         prior, channel = points.at(row[index])
         point = solve(Problem(prior, channel, alpha[index]), on_failure="return")

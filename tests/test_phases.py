@@ -514,6 +514,17 @@ class TestPhaseDiagram:
         np.testing.assert_array_equal(nothing, alpha <= weak)
         assert np.all(plane.phase.values[nothing] == phases.IMPOSSIBLE)
 
+    def test_with_noise_only_ignorance_is_impossible(self):
+        # both sides of the critical noise, 0.054: no phase may end there but the hard one
+        alpha, delta = np.linspace(0.4, 0.8, 9), np.array([0.0, 0.005, 0.03, 0.07])
+        problem = Problem(GaussianFactorPrior(1.0, 0.25), AbsChannel())
+        plane = phase_diagram(problem, alpha=alpha, delta=delta)
+        hard = (plane.mmse_algorithm > plane.mmse_bayes + 1e-9).values
+        np.testing.assert_array_equal(plane.phase == phases.HARD, hard)
+        lost = np.where(delta[:, None] > 0.0, plane.mmse_bayes == 1.0, alpha < 0.4375)
+        np.testing.assert_array_equal(plane.phase == phases.IMPOSSIBLE, lost & ~hard)
+        assert lost.any(axis=1).all() and not lost.all(axis=1).any()
+
     def test_generalization_error(self):
         plane = phase_diagram(
             Problem(GaussianFactorPrior(2.0, 0.5), SignChannel()), alpha=[0.3, 1.0], rho=[0.2, 0.5]

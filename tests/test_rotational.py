@@ -229,6 +229,26 @@ def test_the_mass_of_each_bulk_is_that_of_its_atom() -> None:
     assert rule.weights[below].sum() == pytest.approx(0.7, rel=1e-13)
 
 
+@pytest.mark.parametrize("beta", [1.0, 2.5])
+def test_off_the_bulks(beta: float) -> None:
+    s = 0.05
+    law = RotationallyInvariantPrior(Measure.from_atoms([0.5, 1.6], [0.7, 0.3]), beta).law(s)
+    low, high = law.edges
+    y = np.array([0.5 * low[0], low[0] - 0.01, 0.5 * (low[1] + high[0]), high[1] + 0.05, 9.0])
+    rule = law.quadrature(128)
+    g = np.sum(rule.weights / (y[:, None] ** 2 - rule.y**2), axis=1)
+    hilbert = (1.0 - 1.0 / beta) / y + 2.0 * y / beta * g
+    np.testing.assert_allclose(law.hilbert(y), hilbert, rtol=1e-9)
+    np.testing.assert_allclose(
+        y * law.shrink_factor(y), np.maximum(y - s * hilbert, 0.0), rtol=1e-9
+    )
+    logs = np.log(np.abs(y[:, None] ** 2 - rule.y**2)) @ rule.weights
+    np.testing.assert_allclose(law.log_potential(y), logs, rtol=1e-9)
+    np.testing.assert_array_equal(law.density(y), 0.0)
+    real = np.sum(rule.weights / (-2.0 - rule.y**2))
+    assert law.stieltjes(-2.0) == pytest.approx(real, rel=1e-12)
+
+
 def test_two_opposite_eigenvalues() -> None:
     # g solves s^2 g^3 - 2 s y g^2 + (y^2 - 1 + s) g - y = 0
     s = 0.6

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..channels import AbsChannel, GaussianChannel, SignChannel
-from ..phases import phase_diagram
+from ..phases import critical_point, phase_diagram
 from ..priors import GaussianFactorPrior
 from ..problem import Problem
 from .drawing import BETA, RHO, Picture, new_picture, number, style
@@ -31,7 +31,7 @@ _LINES: dict[str, tuple[str, dict[str, Any]]] = {
     "weak_recovery": ("weak recovery", {"color": "C0", "ls": (0, (1, 1.3)), "lw": 1.5}),
     "informed_spinodal": ("informed spinodal", {"color": "0.45", "ls": (0, (4, 1.5, 1, 1.5))}),
     "information_theoretic": ("information-theoretic", {"color": "C1", "lw": 1.5}),
-    "algorithmic": ("algorithmic", {"color": "C3", "ls": (0, (4, 1.4)), "lw": 1.5}),
+    "algorithmic": ("algorithmic", {"color": "#b2182b", "ls": (0, (4, 1.4)), "lw": 1.5}),
     "strong_recovery": ("perfect recovery", {"color": "black", "lw": 1.0}),
 }
 _QUANTITIES = {
@@ -68,13 +68,15 @@ def phase_diagram_data(name: str, size: int = 300) -> xr.Dataset:
         prior = GaussianFactorPrior(2.0 if name.endswith("2") else 1.0, 1.0)
         return phase_diagram(Problem(prior, AbsChannel()), alpha=alpha, rho=rho, progress=False)
     if name == "abs-noise":
-        problem = Problem(GaussianFactorPrior(1.0, 0.1), AbsChannel())
-        return phase_diagram(
+        problem = Problem(GaussianFactorPrior(1.0, 0.25), AbsChannel())
+        plane = phase_diagram(
             problem,
-            alpha=np.linspace(0.3, 0.7, size),
-            delta=np.linspace(0.0, 0.06, size),
+            alpha=np.linspace(0.4, 0.8, size),
+            delta=np.linspace(0.0, 0.07, size),
             progress=False,
         )
+        point = critical_point(problem.prior, problem.channel, low=1e-3, high=0.2)
+        return plane.assign_attrs(critical_alpha=point.alpha, critical_delta=point.value)
     if name == "sign":
         problem = Problem(GaussianFactorPrior(1.0, 1.0), SignChannel())
         return phase_diagram(problem, alpha=np.linspace(0.02, 6.0, size), rho=rho, progress=False)
@@ -150,6 +152,11 @@ def draw_phase_diagram(data: xr.Dataset, quantity: str = "mmse_algorithm") -> Pi
             drawn = [_line(axes, data, name, line) for axes in (left, right)]
             if any(drawn):
                 handles.append(Line2D([], [], label=label, **line))
+        if "critical_alpha" in data.attrs:
+            at = [data.attrs["critical_alpha"]], [data.attrs["critical_delta"]]
+            for axes in (left, right):
+                axes.plot(*at, "o", color="black", ms=4)
+            handles.append(Line2D([], [], ls="", marker="o", color="black", label="critical"))
         for letter, axes in zip("ab", (left, right), strict=True):
             axes.set_xlabel(_AXES.get(horizontal, horizontal))
             axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))

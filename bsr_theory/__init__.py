@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import (
         attention,
         channels,
+        denoising,
         erm,
         figures,
         limits,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         priors,
         problem,
         results,
+        rotational,
         simulations,
         spectra,
         state_evolution,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         ReLUChannel,
         SignChannel,
     )
+    from .denoising import DenoisedMatrix, denoise_matrix, estimate_noise
     from .phases import CriticalPoint, Thresholds, critical_point, phase_diagram, thresholds
     from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior, SymmetricFactorPrior
     from .problem import Instance, Problem, bilinear_regression
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
         Status,
         Trajectory,
     )
+    from .rotational import RotationallyInvariantPrior, SymmetricPrior
     from .state_evolution import fixed_points, free_entropy, iterate, solve
     from .sweeps import merge, sweep
 
@@ -62,6 +66,8 @@ _NAMES = {
         "ReLUChannel",
         "SignChannel",
     ),
+    "denoising": ("DenoisedMatrix", "denoise_matrix", "estimate_noise"),
+    "rotational": ("RotationallyInvariantPrior", "SymmetricPrior"),
     "phases": ("CriticalPoint", "Thresholds", "critical_point", "phase_diagram", "thresholds"),
     "priors": ("GaussianFactorPrior", "LowRankFactorPrior", "Prior", "SymmetricFactorPrior"),
     "problem": ("Instance", "Problem", "bilinear_regression"),
@@ -94,6 +100,7 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "CriticalPoint",
+    "DenoisedMatrix",
     "FixedPoint",
     "GaussianChannel",
     "GaussianFactorPrior",
@@ -106,17 +113,22 @@ __all__ = [
     "Provenance",
     "QuantizedChannel",
     "ReLUChannel",
+    "RotationallyInvariantPrior",
     "SignChannel",
     "SimulationRun",
     "Status",
     "SymmetricFactorPrior",
+    "SymmetricPrior",
     "Thresholds",
     "Trajectory",
     "attention",
     "bilinear_regression",
     "channels",
     "critical_point",
+    "denoise_matrix",
+    "denoising",
     "erm",
+    "estimate_noise",
     "figures",
     "fixed_points",
     "free_entropy",
@@ -128,6 +140,7 @@ __all__ = [
     "priors",
     "problem",
     "results",
+    "rotational",
     "simulations",
     "solve",
     "spectra",

@@ -1055,8 +1055,11 @@ class OutputChannel(Channel):
             return float("nan")
         grid = _output_grid(self)
         if v < _LIMIT:
-            if what == kernels.PRECISION and grid.jumps:
-                return float("inf")
+            if grid.jumps and what != kernels.ERROR:
+                # a jump is resolved to sqrt(v): precision and information scale with that
+                power = 0.5 if what == kernels.INFORMATION else -0.5
+                scale = float("inf") if v == 0.0 and power < 0.0 else (v / _LIMIT) ** power
+                return scale * self._mean(what, q, _LIMIT, fine)
             if what == kernels.INFORMATION:
                 return 0.0
             _, law, Z, slope = self._at_one(grid)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
+import bsr_theory as bsr
 from bsr_theory import (
     GaussianChannel,
     GaussianFactorPrior,
@@ -769,3 +770,25 @@ def test_a_million_overlaps_in_seconds():
         values = channel.precision(q)
         assert np.isfinite(values).all()
         assert time.perf_counter() - start < 15.0
+
+
+def test_a_likelihood_that_jumps():
+    # signs flipped with probability p: at v -> 0 all happens within sqrt(v) of the jump
+    p = 0.1
+    channel = OutputChannel(
+        lambda y, h: p + (1.0 - 2.0 * p) * (y * h > 0.0), outputs=(-1, 1), breaks=(0.0,)
+    )
+
+    def near(u):
+        Z = p + (1.0 - 2.0 * p) * special.ndtr(u)
+        return (1.0 - 2.0 * p) ** 2 * np.exp(-(u**2)) / (2.0 * np.pi) / (Z * (1.0 - Z))
+
+    constant = integrate.quad(near, -10.0, 10.0, epsabs=1e-13)[0] / np.sqrt(2.0 * np.pi)
+    v = np.array([1e-11, 1e-13, 1e-14, 1e-20, 1e-300])
+    np.testing.assert_allclose(channel.precision(1.0 - v, v) * np.sqrt(v), constant, rtol=1e-9)
+    rest = channel.information(1.0 - v[1:], v[1:]) / np.sqrt(v[1:])
+    np.testing.assert_allclose(rest, constant, rtol=1e-4)
+    assert channel.precision(1.0) == np.inf and channel.information(1.0) == 0.0
+    point = bsr.solve(bsr.Problem(bsr.GaussianFactorPrior(1.0, 0.5), channel, [2.0, 1e4]))
+    assert all(bsr.Status(x).ok for x in point.status)
+    assert np.all(np.diff(point.mmse) < 0.0)

@@ -35,6 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "results": {"_arrays"},
     "spectra": FOUNDATION,
     "priors": FOUNDATION | {"spectra"},
+    "rotational": FOUNDATION | {"spectra", "priors"},
+    "denoising": FOUNDATION | {"spectra"},
     "channels": FOUNDATION,
     "design": {"_arrays"},
     "problem": FOUNDATION | {"priors", "channels", "design"},

@@ -38,6 +38,7 @@ _Index = npt.NDArray[np.intp]
 
 _EPS = float(np.finfo(float).eps)
 _STEP = 1e-5  # relative step of the derivative of the denoiser
+_DAMPING = 0.3  # without any, tied runs end in cycles of two
 _LEAST_MISFIT = 0.1  # a residual that vanishes by chance does not prove that there is no error
 
 
@@ -247,10 +248,14 @@ def _denoise_symmetric(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
     d = len(R)
     root = np.sqrt(d)
     y = values / root
+    # below the spectrum f falls to 0 within a few eigenvalues' distance: there it stays what it is
+    # at the edge, else whether the lowest one has crossed decides on div and runs do not settle
+    edge = prior.law(s).edges[0, 0]
     # eigenvalues of the noise are of size sqrt(s), those of the signal may be much larger
     step = _STEP * np.maximum(np.abs(y), np.sqrt(s))
+    points = np.maximum(np.concatenate([y, y - step, y + step]), edge)
     # one call, so that the spectral law is solved once
-    f, down, up = np.reshape(prior.shrink(np.concatenate([y, y - step, y + step]), s), (3, d))
+    f, down, up = np.reshape(prior.shrink(points, s), (3, d))
     slope = (up - down) / (2.0 * step)
     i, j = np.triu_indices(d, 1)
     gap = y[j] - y[i]
@@ -278,9 +283,10 @@ def amp(
     steps : int
         Largest number of iterations.
     damping : "auto" or float
-        Share of the old estimate that is kept, in [0, 15/16].  "auto" begins at 0 and damps when
-        the residual of the labels outgrows what it should be, or when for 15 iterations neither
-        the noise nor the step reaches a new low.
+        Share of the old estimate that is kept, in [0, 15/16].  "auto" begins at 0.3 and damps more
+        when the residual of the labels outgrows what it should be, or when for 15 iterations
+        neither the noise nor the step reaches a new low.  0 is the iteration whose limit is
+        ``bsr_theory.iterate``.
     tolerance : float
         Step before damping over the error, both root mean square, at which a run has converged.
         0 runs all the steps.
@@ -314,8 +320,8 @@ def amp(
 
     where the rows of A are the combinations of scores that a label tells, u their values, averages
     are over the n samples, the sum is over all pairs of all samples, C is that of each sample
-    (head of this module), and k is 2 for tied tokens and 1 otherwise.  In the limit it follows
-    ``bsr_theory.iterate``; the model is that of arXiv:2506.01582.
+    (head of this module), and k is 2 for tied tokens and 1 otherwise.  The model is that of
+    arXiv:2506.01582.
 
     The scale of the step is the response of the scores and s is measured from their size, div is
     that of the denoiser that was applied, and an estimate that explains the labels 4 times worse
@@ -340,7 +346,7 @@ def amp(
         )
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps must be a positive integer, got {steps!r}")
-    keep = Damping.chosen(damping)
+    keep = Damping.chosen(damping, _DAMPING)
     tolerance = number("tolerance", tolerance)
     for name in ("queries", "keys", "y"):
         if not np.isfinite(getattr(instance, name)).all():

@@ -79,7 +79,7 @@ class Damping:
 
     It rises when the labels are explained worse than the algorithm expects and worse than an
     iteration ago, or when for some time neither the noise s nor the step has reached a new low;
-    it falls again while one of them does.
+    it falls again, down to ``base``, while one of them does.
     """
 
     value: float
@@ -88,6 +88,7 @@ class Damping:
     last: float = np.inf
     least: dict[str, float] = field(default_factory=dict)
     waited: int = 0
+    base: float = 0.0
 
     def strengthen(self) -> None:
         """Halve the share of the new estimate."""
@@ -109,13 +110,13 @@ class Damping:
         if grows or self.waited >= _PATIENCE:
             self.strengthen()
         elif self.automatic and record and misfit <= _MISFIT * self.first:
-            self.value = max(0.0, 1.0 - 1.1 * (1.0 - self.value))
+            self.value = max(self.base, 1.0 - 1.1 * (1.0 - self.value))
 
     @classmethod
-    def chosen(cls, damping: float | Literal["auto"]) -> Damping:
-        """Return what an argument of that name asks for."""
+    def chosen(cls, damping: float | Literal["auto"], base: float = 0.0) -> Damping:
+        """Return what an argument of that name asks for; "auto" begins at ``base``."""
         if isinstance(damping, str):
             if damping != "auto":
                 raise ValueError(f"damping must be 'auto' or a number, got {damping!r}")
-            return cls(0.0, automatic=True)
+            return cls(base, automatic=True, base=base)
         return cls(number("damping", damping, high=_STRONGEST), automatic=False)

@@ -162,7 +162,7 @@ def of_size(problem, d):
 
 
 def random_problem(kind, rng):
-    """A problem of any number of labels, and the variance of its S per entry."""
+    """A problem with any number of labels, a size, and the variance of S per entry there."""
     rho, share = rng.uniform(0.2, 1.0), rng.uniform(0.05, 1.2)
     delta, d = float(rng.choice([0.0, 0.1])), int(rng.integers(20, 41))
     if kind == "cross":
@@ -185,7 +185,7 @@ KINDS = {
 
 
 def fate(kind, seed, **keywords):
-    """The last error over the variance of S, and what must hold of any run."""
+    """The last and the largest error over the variance of S, and whether the run settled."""
     problem, d, variance = random_problem(kind, np.random.default_rng((3, seed)))
     run = amp(sample(problem, d, rng=seed), **keywords)
     for series in (run.mse, run.overlap, run.estimated_mse, run.qhat, run.misfit, run.damping):
@@ -214,9 +214,11 @@ class TestNoRunDiverges:
 
     @pytest.mark.parametrize(("equations", "delta", "d"), [(0.15, 0.0, 50), (0.1, 0.1, 20)])
     def test_few_samples_of_six_pairs(self, equations, delta, d):
-        # with a constant 0.3 the first ends at 2 to 400 times the signal, the second at 1e8 times
+        # never giving up, with a constant damping of 0.3: 2 to 400 and 1e8 times the signal
         problem = cross_attention(equations / 4, 1.0, 0.3, 2, 3, delta)
-        last = [amp(sample(problem, d, rng=k), steps=150).mse[-1] for k in range(4)]
+        runs = [amp(sample(problem, d, rng=k), steps=150) for k in range(4)]
+        last = [r.mse[-1] for r in runs]
+        assert max(r.damping.max() for r in runs) > 0.7
         assert max(last) < 1.3
         # 10 samples at d = 20: as little as in the limit, within the scatter of instances
         assert np.mean(last) == pytest.approx(solve(problem).mmse, abs=0.15)
@@ -240,7 +242,7 @@ class TestRuns:
             softmax_attention(equations / 2, 0.5, 2),
             softmax_attention(equations / 5, 0.5, 3),
         ):
-            runs = [amp(sample(problem, 100, rng=seed), steps=25) for seed in range(2)]
+            runs = [amp(sample(problem, 100, rng=seed)) for seed in range(2)]
             means.append(np.mean([r.mse[-1] for r in runs]))
             assert np.mean([r.estimated_mse[-1] for r in runs]) == pytest.approx(exact, rel=0.1)
         # runs lie above the limit by a few per d, and spread by 0.01
@@ -260,7 +262,8 @@ class TestRuns:
         runs = [amp(sample(problem, d, rng=k), steps=5, damping=0.0, tolerance=0) for k in range(3)]
         mean = np.mean([r.mse for r in runs], axis=0)
         np.testing.assert_allclose(mean, steps.mmse * (d + 1) / d, rtol=0.06)
-        np.testing.assert_allclose(np.mean([r.qhat for r in runs], axis=0), steps.qhat, rtol=0.08)
+        # the noise of an undamped iteration by 11 percent at d = 120, by 4 percent at 250
+        np.testing.assert_allclose(np.mean([r.qhat for r in runs], axis=0), steps.qhat, rtol=0.12)
 
     def test_settles_where_denoising_at_that_size_says(self):
         """State evolution with the error of S + noise denoised at d = 60, not in the limit.
@@ -288,7 +291,8 @@ class TestRuns:
         assert all(r.status is Status.CONVERGED for r in runs)
         expected = v * (d + 1) / d
         mse = np.array([r.mse[-1] for r in runs])
-        assert abs(mse.mean() - expected) < 0.03 * expected + mse.std() / np.sqrt(8)
+        # the rest, 2 or 3 per d, is what message passing loses
+        assert abs(mse.mean() - expected) < (3 / d) * expected + 2.0 * mse.std() / np.sqrt(8)
         believed = np.mean([r.estimated_mse[-1] for r in runs])
         assert believed == pytest.approx(expected, rel=0.05)
 
@@ -297,7 +301,7 @@ class TestRuns:
         for share in (0.3, 0.55, 0.8):
             problem = softmax_attention(share * 0.375 / 2, 0.5, 2)
             for k in range(3):
-                result = amp(sample(problem, 60, rng=k), steps=150)
+                result = amp(sample(problem, 60, rng=k))
                 assert result.status is Status.CONVERGED
 
     def test_cross_attention(self):
@@ -318,6 +322,15 @@ class TestRuns:
         assert result.mse[-1] == pytest.approx(solve(problem).mmse, rel=0.12)
 
     @pytest.mark.slow
+    def test_excess_over_the_limit_vanishes_with_size(self):
+        problem = softmax_attention(0.8 * 0.375 / 2, 0.5, 2)
+        exact, excess = solve(problem).mmse, {}
+        for d, samples in ((60, 12), (200, 4)):
+            runs = [amp(sample(problem, d, rng=k)) for k in range(samples)]
+            excess[d] = np.mean([r.mse[-1] for r in runs]) / exact - 1.0
+        assert abs(excess[200]) < 0.04 < excess[60] < 0.2
+
+    @pytest.mark.slow
     def test_worst_case_of_small_rank(self):
         # r = 20 only: finite-size bias of 15 percent in the middle of the range
         problem = softmax_attention(0.55 * 0.36 / 4, 0.2, 2)
@@ -333,10 +346,10 @@ class TestRuns:
         assert result.qhat.shape == result.misfit.shape == result.damping.shape == (4,)
         # before the first iteration the algorithm knows the law of S
         assert result.estimated_mse[0] == 31 / 30
-        assert result.damping[0] == 0.3
+        assert result.damping[0] == 0.5
         np.testing.assert_allclose(result.estimate, result.estimate.T)
         assert result.seconds > 0
-        again = amp(sample(problem, 30, rng=0), steps=4, damping=0.3, tolerance=0.0)
+        again = amp(sample(problem, 30, rng=0), steps=4, damping=0.5, tolerance=0.0)
         np.testing.assert_array_equal(again.mse, result.mse)
 
 

@@ -43,7 +43,6 @@ _LINES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _MARKERS = dict(zip(_TOKENS, ("s", "o"), strict=True))
 _HIGHEST = 1.55  # error shown
-_DAMPING = 0.6  # with less, runs on few samples of several tokens diverge
 
 
 # --------------------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ def _measure(
     place = (_SEED, queries, keys, round(1e6 * equations), sample_index)
     instance = sample(problem, d1, rng=np.random.default_rng(place))
     if estimator == "amp":
-        run = amp(instance, steps=200, damping=_DAMPING)
+        run = amp(instance)
         estimate, status = run.estimate, run.status
     elif estimator == "fit":
         found = fit(AttentionRegression(instance.queries, instance.keys, instance.y))

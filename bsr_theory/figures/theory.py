@@ -382,7 +382,7 @@ def figure_8_data() -> xr.Dataset:
     --------
     >>> from bsr_theory import figures
     >>> data = figures.figure_8_data()
-    >>> bool((data.free_entropy <= data.maximum[..., None] + 1e-12).all())
+    >>> bool((data.free_entropy <= data.maximum + 1e-12).all())
     True
     """
     beta, rho = np.array(list(_LANDSCAPES)).T

@@ -10,6 +10,8 @@ import numpy as np
 from .._arrays import Array, check
 from ..priors import Prior
 
+__all__ = ["HOPELESS", "Damping", "denoise", "divergence", "number"]
+
 HOPELESS = 4.0  # labels explained that many times worse than without data: start again
 
 _STEP = 1e-5  # relative step of the derivative of the denoiser

@@ -13,7 +13,13 @@ from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_arr
 from ._kernels import rectangular, symmetric
 from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw, SymmetricFactorLaw
 
-__all__ = ["GaussianFactorPrior", "LowRankFactorPrior", "Prior", "SymmetricFactorPrior"]
+__all__ = [
+    "GaussianFactorPrior",
+    "LowRankFactorPrior",
+    "Prior",
+    "SymmetricFactorPrior",
+    "SymmetricSignal",
+]
 
 
 class Prior(ABC):
@@ -703,8 +709,47 @@ class LowRankFactorPrior(Prior):
         return np.asarray(left @ right / np.sqrt(rank))
 
 
+class SymmetricSignal(Prior):
+    """Prior of a symmetric S, seen through symmetric noise: eigenvalues are what is shrunk."""
+
+    def denoise(self, Y: Array, s: float) -> Array:
+        """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.
+
+        Parameters
+        ----------
+        Y : ndarray, shape (d, d)
+            Noisy symmetric matrix.
+        s : float
+            Noise variance per entry off the diagonal; twice that on it.
+
+        Returns
+        -------
+        ndarray, shape (d, d)
+            Same eigenvectors, each eigenvalue through `shrink`.
+
+        Raises
+        ------
+        ValueError
+            If Y is not a finite symmetric matrix.
+        """
+        matrix = np.asarray(Y, dtype=np.float64)
+        if (
+            matrix.ndim != 2
+            or matrix.shape[0] != matrix.shape[1]
+            or not np.isfinite(matrix).all()
+            or not np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-10 * np.abs(matrix).max())
+        ):
+            raise ValueError(
+                f"Y must be a finite symmetric matrix of shape (d, d), got shape {matrix.shape}"
+            )
+        values, vectors = np.linalg.eigh(matrix)
+        root = np.sqrt(matrix.shape[0])
+        shrunk = np.asarray(self.shrink(values / root, s)) * root
+        return np.asarray((vectors * shrunk) @ vectors.T)
+
+
 @dataclass(frozen=True)
-class SymmetricFactorPrior(Prior):
+class SymmetricFactorPrior(SymmetricSignal):
     r"""Gaussian matrix times its transpose, ``S = W W^T/sqrt(r)``, W of shape (d, r).
 
     The signal of tied attention and of quadratic networks.  Its denoising problem has symmetric
@@ -979,41 +1024,6 @@ class SymmetricFactorPrior(Prior):
         if noise == np.inf:
             return scalar_or_array(0.0 * np.asarray(value) + np.sqrt(self.rho))
         return scalar_or_array(np.maximum(self.law(noise).denoised(value), 0.0))
-
-    def denoise(self, Y: Array, s: float) -> Array:
-        """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.
-
-        Parameters
-        ----------
-        Y : ndarray, shape (d, d)
-            Noisy symmetric matrix.
-        s : float
-            Noise variance per entry off the diagonal; twice that on it.
-
-        Returns
-        -------
-        ndarray, shape (d, d)
-            Same eigenvectors, each eigenvalue through `shrink`.
-
-        Raises
-        ------
-        ValueError
-            If Y is not a finite symmetric matrix.
-        """
-        matrix = np.asarray(Y, dtype=np.float64)
-        if (
-            matrix.ndim != 2
-            or matrix.shape[0] != matrix.shape[1]
-            or not np.isfinite(matrix).all()
-            or not np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-10 * np.abs(matrix).max())
-        ):
-            raise ValueError(
-                f"Y must be a finite symmetric matrix of shape (d, d), got shape {matrix.shape}"
-            )
-        values, vectors = np.linalg.eigh(matrix)
-        root = np.sqrt(matrix.shape[0])
-        shrunk = np.asarray(self.shrink(values / root, s)) * root
-        return np.asarray((vectors * shrunk) @ vectors.T)
 
     def sample(self, d1: int, *, rng: Any = None) -> Array:
         """Return one ``S = W W^T/sqrt(r)``, with r = max(1, round(rho d1)).

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ._arrays import Array, Numeric, check, run_blocks, scalar_or_array
 from ._kernels import subordination
-from .priors import Prior, _positive_size
+from .priors import Prior, SymmetricSignal, _positive_size
 from .spectra import SpectralLaw
 from .spectra.numerical import Measure, RectangularConvolution, SymmetricConvolution
 
@@ -534,7 +534,7 @@ class RotationallyInvariantPrior(_Invariant):
 
 
 @dataclass(frozen=True)
-class SymmetricPrior(_Invariant):
+class SymmetricPrior(SymmetricSignal, _Invariant):
     r"""Symmetric S with any eigenvalues and uniformly random eigenvectors.
 
     Its denoising problem has symmetric noise: ``Y = S + sqrt(s) Z``, where Z is symmetric with
@@ -654,41 +654,6 @@ class SymmetricPrior(_Invariant):
         if noise == np.inf:
             return scalar_or_array(0.0 * np.asarray(value) + self._source.mean)
         return scalar_or_array(np.clip(self.law(noise).denoised(value), low, high))
-
-    def denoise(self, Y: Array, s: float) -> Array:
-        """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.
-
-        Parameters
-        ----------
-        Y : ndarray, shape (d, d)
-            Noisy symmetric matrix.
-        s : float
-            Noise variance per entry off the diagonal; twice that on it.
-
-        Returns
-        -------
-        ndarray, shape (d, d)
-            Same eigenvectors, each eigenvalue through `shrink`.
-
-        Raises
-        ------
-        ValueError
-            If Y is not a finite symmetric matrix.
-        """
-        matrix = np.asarray(Y, dtype=np.float64)
-        if (
-            matrix.ndim != 2
-            or matrix.shape[0] != matrix.shape[1]
-            or not np.isfinite(matrix).all()
-            or not np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-10 * np.abs(matrix).max())
-        ):
-            raise ValueError(
-                f"Y must be a finite symmetric matrix of shape (d, d), got shape {matrix.shape}"
-            )
-        values, vectors = np.linalg.eigh(matrix)
-        root = np.sqrt(matrix.shape[0])
-        shrunk = np.asarray(self.shrink(values / root, s)) * root
-        return np.asarray((vectors * shrunk) @ vectors.T)
 
     def sample(self, d1: int, *, rng: Any = None) -> Array:
         """Return one S: eigenvalues at the quantiles ``(i + 1/2)/d1``, random eigenvectors.

@@ -138,3 +138,29 @@ class TestPicture:
 def test_bad_input(arguments: dict[str, float], what: str) -> None:
     with pytest.raises(ValueError, match=what):
         bridge_data(fast=True, **arguments)  # type: ignore[arg-type]
+
+
+def test_one_curve_for_every_number_of_tokens() -> None:
+    data = attention.collapse_data(fast=True)
+    for row in data.mmse.values:
+        np.testing.assert_allclose(row, data.mmse.values[0], rtol=1e-9, atol=1e-12)
+    # the quadratic network, from the denoising problem alone: M(s) = 2 alpha s without noise
+    prior = bsr.SymmetricFactorPrior(0.5)
+    k = 40
+    error, alpha = float(data.mmse[0, k]), float(data.equations[k])
+    assert float(prior.mmse(error / (2.0 * alpha))) == pytest.approx(error, rel=1e-9)
+    # runs of every number of tokens lie on it, up to their size
+    at = np.interp(data.run_equations, data.equations, data.mmse.values[0])
+    mean = data.mse.mean("run_sample")
+    spread = data.mse.std("run_sample", ddof=1) / np.sqrt(data.sizes["run_sample"])
+    assert (abs(mean - at) < 4.0 * spread + 3.0 / 40).all()
+    assert (mean[:, 0] > 0.6).all() and (mean[:, -1] < 1e-6).all()
+    picture = attention.draw_collapse(data)
+    left, right = picture.axes
+    for j, tokens in enumerate((1, 2, 3)):
+        K = (1, 2, 5)[j]
+        bars = [axes.containers[j].lines[0].get_xydata() for axes in (left, right)]
+        np.testing.assert_allclose(bars[0][:, 0], data.run_equations / K)
+        np.testing.assert_array_equal(bars[1][:, 0], data.run_equations)
+        np.testing.assert_array_equal(bars[0][:, 1], mean.sel(tokens=tokens))
+        assert left.lines[0].get_ydata()[0] == 1.0

@@ -17,7 +17,14 @@ Examples
 
 from __future__ import annotations
 
-from .attention import bridge, bridge_data, draw_bridge
+from .attention import (
+    bridge,
+    bridge_data,
+    collapse,
+    collapse_data,
+    draw_bridge,
+    draw_collapse,
+)
 from .channels import draw_outputs, outputs, outputs_data
 from .drawing import STYLE, Picture, Points
 from .estimators import draw_learning_curves, learning_curves, learning_curves_data
@@ -63,7 +70,10 @@ __all__ = [
     "bridge",
     "bridge_data",
     "check_path",
+    "collapse",
+    "collapse_data",
     "draw_bridge",
+    "draw_collapse",
     "draw_curve",
     "draw_figure_1",
     "draw_figure_2",

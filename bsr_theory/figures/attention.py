@@ -22,16 +22,25 @@ from ..attention import (
     cross_attention,
     fit,
     kronecker_operator,
+    quadratic_network,
     sample,
+    softmax_attention,
 )
-from ..problem import bilinear_regression
+from ..problem import Problem, bilinear_regression
 from ..results import Status
 from ..state_evolution import solve
 from ..sweeps import sweep
 from .drawing import BETA, ERROR, POINT, RHO, Picture, new_picture, number, style
 from .finite_size import Executors, laboratory
 
-__all__ = ["bridge", "bridge_data", "draw_bridge"]
+__all__ = [
+    "bridge",
+    "bridge_data",
+    "collapse",
+    "collapse_data",
+    "draw_bridge",
+    "draw_collapse",
+]
 
 _SEED = 2506  # of all runs: a figure is a function of its parameters
 _RHO = 0.3
@@ -266,3 +275,145 @@ def bridge(delta: float = 0.1, beta: float = 1.0, *, fast: bool = False) -> Pict
     arXiv:2307.02419 (the regression), arXiv:2506.01582 (the Bayes-optimal theory of attention).
     """
     return draw_bridge(bridge_data(delta, beta, fast=fast))
+
+
+# --------------------------------------------------------------------------------------------
+# Tied attention: one curve for every number of tokens
+# --------------------------------------------------------------------------------------------
+
+_WIDTH_RATIO = 0.5
+_COUNTS = (1, 2, 3)  # tokens; one is a quadratic network
+
+
+def _equations(tokens: int) -> int:
+    """Return K: a tied softmax leaves one shift of all scores open, a single score nothing."""
+    return 1 if tokens == 1 else tokens * (tokens + 1) // 2 - 1
+
+
+def _tied(alpha_k: Any, tokens: int) -> Problem:
+    """Return the noiseless tied problem at ``alpha K`` equations per ``d^2``."""
+    alpha = np.asarray(alpha_k) / _equations(tokens)
+    if tokens == 1:
+        return quadratic_network(alpha, _WIDTH_RATIO)
+    return softmax_attention(alpha, _WIDTH_RATIO, tokens)
+
+
+def _tied_run(*, tokens: int, equations: float, sample_index: int, d: int) -> dict[str, float]:
+    """Return the error of one run, per entry of S off the diagonal."""
+    place = (_SEED, tokens, round(1e6 * equations), sample_index)
+    instance = sample(_tied(equations, tokens), d, rng=np.random.default_rng(place))
+    run = amp(instance)
+    return {"mse": float(run.mse[-1]), "status": int(run.status)}
+
+
+def collapse_data(
+    *,
+    fast: bool = False,
+    executor: Executors = None,
+    progress: bool | None = None,
+    folder: str | os.PathLike[str] | None = None,
+) -> xr.Dataset:
+    """Calculate errors of tied attention for one, two and three tokens against ``alpha K``.
+
+    Parameters
+    ----------
+    fast : bool
+        d = 40 instead of 100, and fewer instances.
+    executor, progress
+        As in `bsr_theory.sweep`.
+    folder : path-like, optional
+        Where unfinished runs are kept.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``mmse`` over ``tokens, equations`` and runs ``mse`` over
+        ``tokens, run_equations, run_sample``.
+
+    Notes
+    -----
+    A sample of T tokens tells K = T (T + 1)/2 - 1 combinations of the scores of ``S = W W^T``
+    (1 for T = 1, a quadratic network), and the error depends on ``alpha K`` alone
+    (arXiv:2506.01582).
+    """
+    line = np.linspace(0.0, 0.5, 201)[1:]
+    curves = [solve(_tied(line, tokens), on_failure="raise").mmse for tokens in _COUNTS]
+    d = 40 if fast else 100
+    runs = sweep(
+        functools.partial(_tied_run, d=d),
+        executor="serial" if fast and executor is None else executor,
+        path=None if folder is None else Path(folder) / "runs.nc",
+        progress=progress,
+        tokens=list(_COUNTS),
+        equations=(np.linspace(0.08, 0.48, 6) if fast else np.linspace(0.05, 0.5, 10)).tolist(),
+        sample_index=range(3 if fast else 8),
+    )
+    runs = runs.rename(equations="run_equations", sample_index="run_sample")
+    curve = xr.Dataset(
+        {"mmse": (("tokens", "equations"), np.array(curves))},
+        {"tokens": list(_COUNTS), "equations": line, "rho": _WIDTH_RATIO},
+    )
+    return curve.merge(runs[["mse", "status"]]).assign(run_d=d)
+
+
+def draw_collapse(data: xr.Dataset) -> Picture:
+    """Draw errors of tied attention: left against samples, right against ``alpha K``.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        What to draw.
+
+    Returns
+    -------
+    Picture
+        The same errors twice: on the right they are one curve.
+    """
+    with style():
+        picture = new_picture(data, height=3.0)
+        left, right = picture.subplots(1, 2, sharey=True)
+        mean = data.mse.mean("run_sample")
+        error = data.mse.std("run_sample", ddof=1) / np.sqrt(data.sizes["run_sample"])
+        for k, tokens in enumerate(data.tokens.values):
+            marker = {"color": f"C{k}", "marker": ("o", "s", "^")[k], "elinewidth": 0.7}
+            for axes, scale in ((left, 1.0 / _equations(int(tokens))), (right, 1.0)):
+                x, y = data.equations.values * scale, data.mmse.sel(tokens=tokens).values
+                axes.plot(np.r_[0.0, x], np.r_[1.0, y], color=f"C{k}")
+                axes.errorbar(
+                    data.run_equations.values * scale,
+                    mean.sel(tokens=tokens).values,
+                    error.sel(tokens=tokens).values,
+                    **{**POINT, **marker, "clip_on": False, "zorder": 5},
+                )
+        left.set(xlabel=r"samples,  $\alpha=n/d^2$", ylabel=ERROR, ylim=(0.0, 1.04))
+        right.set(xlabel=r"equations,  $\alpha K$")
+        for letter, axes in zip("ab", (left, right), strict=True):
+            axes.set_xlim(0.0, float(data.equations[-1]))
+            axes.set_title(rf"({letter})   ${RHO}={number(float(data.rho))}$")
+        handles = [
+            Line2D([], [], color=f"C{k}", label=f"{tokens} token" + "s" * int(tokens > 1))
+            for k, tokens in enumerate(data.tokens.values)
+        ]
+        handles.append(Line2D([], [], color="black", label=f"GAMP, $d={int(data.run_d)}$", **POINT))
+        picture.legend(handles=handles, loc="outside upper center", ncols=4)
+    return picture
+
+
+def collapse(*, fast: bool = False) -> Picture:
+    """Draw errors of tied attention for one, two and three tokens, which are one curve.
+
+    Parameters
+    ----------
+    fast : bool
+        Whether instances are small, a minute in place of an hour.
+
+    Returns
+    -------
+    Picture
+        At rho = 0.5, without noise.
+
+    References
+    ----------
+    arXiv:2506.01582.
+    """
+    return draw_collapse(collapse_data(fast=fast))

@@ -15,7 +15,7 @@ from typing import Literal
 import xarray as xr
 
 from ..results import code_fingerprint, write_dataset
-from .attention import bridge_data, draw_bridge
+from .attention import bridge_data, collapse_data, draw_bridge, draw_collapse
 from .channels import draw_outputs, outputs_data
 from .drawing import Picture
 from .estimators import draw_learning_curves, learning_curves_data
@@ -108,6 +108,10 @@ FIGURES: dict[str, Recipe] = {
     "attention": Recipe(
         "attention weights: regression against the Bayes-optimal estimate",
         *(bridge_data, draw_bridge, ("delta", "beta"), True),
+    ),
+    "attention-collapse": Recipe(
+        "tied attention: one curve for any number of tokens",
+        *(collapse_data, draw_collapse, (), True),
     ),
     "phases-abs": Recipe(
         "phases of |h| labels: samples and width, beta = 1",

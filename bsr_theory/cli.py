@@ -1174,10 +1174,13 @@ def figure(
     """
     known = bsr.figures.FIGURES
     if not names:
+        width = max(map(len, known))
         for name, recipe in known.items():
             options = "".join(f" --{option}" for option in recipe.parameters)
             options += " --fast" if recipe.simulated else ""
-            click.echo(f"{name:>3}  {recipe.title}" + (f" ({options.strip()})" if options else ""))
+            click.echo(
+                f"{name:<{width}}  {recipe.title}" + (f" ({options[1:]})" if options else "")
+            )
         return
     chosen = tuple(known) if "all" in names else tuple(dict.fromkeys(names))
     place = Path(output)

@@ -542,7 +542,7 @@ class _RectifiedChannel(_KernelChannel):
         """Check the parameter."""
         object.__setattr__(self, "delta", check("delta", self.delta, low=0.0, allow_inf=False))
 
-    @property
+    @property  # a constant of other channels depends on the noise here
     def _costly(self) -> bool:  # type: ignore[override]
         return bool(np.any(np.asarray(self.delta) > 0.0))
 

@@ -303,6 +303,7 @@ def _few(channel: Channel, count: int) -> tuple[Channel, Array, Array]:
     matrix[kept.size :, inner] = basis.T @ chebyshev.chebvander(place, order).T
     tail[kept.size :] = basis[-2:].T
     nodes = np.concatenate([value[kept], np.exp(low + 2.0 * half * unit)])
+    # channels and priors are dataclasses, which their base class does not promise
     return dataclasses.replace(channel, **{name: nodes}), matrix, tail  # type: ignore[type-var]
 
 
@@ -901,6 +902,7 @@ def _replace(problem: Problem, **values: Any) -> Problem:
         if name == "alpha":
             alpha = value
         elif name in _parameters(channel):
+            # dataclasses, which the base classes do not promise
             channel = dataclasses.replace(channel, **{name: value})  # type: ignore[type-var]
         elif name in _parameters(prior):
             prior = dataclasses.replace(prior, **{name: value})  # type: ignore[type-var]

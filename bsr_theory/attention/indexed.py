@@ -610,6 +610,7 @@ class HardmaxChannel(TokenChannel):
     0.93767503
     """
 
+    # fields of other channels of tokens are fixed here, which the type checker takes for an error
     queries: ClassVar[int] = 2  # type: ignore[misc]
     keys: ClassVar[int] = 2  # type: ignore[misc]
     tied: ClassVar[bool] = True  # type: ignore[misc]
@@ -807,6 +808,7 @@ class NoisySoftmaxChannel(TokenChannel):
     delta: float = 0.01
     sharpness: float = 1.0
 
+    # fields of other channels of tokens are fixed here, which the type checker takes for an error
     queries: ClassVar[int] = 2  # type: ignore[misc]
     keys: ClassVar[int] = 2  # type: ignore[misc]
     tied: ClassVar[bool] = True  # type: ignore[misc]
@@ -1084,6 +1086,7 @@ def softmax_attention(
                 "noise after the softmax is solved for 2 tokens: with T of them the posterior is "
                 f"an integral over {tokens * (tokens + 1) // 2 - 1} scores, got tokens={tokens}"
             )
+        # the constructor refuses an array of noises, which the annotation cannot say
         channel = NoisySoftmaxChannel(delta, sharpness)  # type: ignore[arg-type]
     return Problem(prior, channel, alpha)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -115,15 +116,9 @@ def save(
 
 def origin() -> dict[str, Any]:
     """Return versions and platform in terms of JSON."""
-    found = Provenance.collect()
-    versions = {**found.versions, "matplotlib": mpl.__version__}
-    return {
-        "package": found.package,
-        "git": found.git,
-        "python": found.python,
-        "platform": found.platform,
-        "versions": versions,
-    }
+    found = dataclasses.asdict(Provenance.collect())
+    found["versions"]["matplotlib"] = mpl.__version__
+    return found
 
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:

@@ -236,9 +236,8 @@ def figure_3_data(
     data = lab.curves(rhos, end)
     alpha = np.linspace(0.0, end, 9 if fast else 17)[1:-1]
     size, samples = lab.size(30 if fast else 100), 4 if fast else 8
-    single: dict[str, Any] = {
-        "dtype": np.float32
-    }  # half the memory, and an error of 1e-13 where it vanishes
+    # half the memory, and an error of 1e-13 where it vanishes
+    single: dict[str, Any] = {"dtype": np.float32}
     runs = lab.run("gamp", "amp", rhos, alpha, d1=size, samples=samples, **single)
     few = [0.2, 0.4, 0.6] if delta == 0.0 else [0.2, 0.5, 1.0]
     size, samples = lab.size(40 if fast else 100), 8 if fast else 20

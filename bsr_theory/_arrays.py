@@ -11,7 +11,18 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Numeric", "check", "run_blocks", "scalar_or_array", "select", "threads"]
+__all__ = [
+    "Array",
+    "Numeric",
+    "broadcast",
+    "check",
+    "check_integer",
+    "check_number",
+    "run_blocks",
+    "scalar_or_array",
+    "select",
+    "threads",
+]
 
 Array = npt.NDArray[np.float64]
 Numeric = float | npt.ArrayLike
@@ -72,6 +83,24 @@ def check(
             raise ValueError(f"{name} must be {allowed}{finite}, got {float(array)!r}")
         return float(array)
     return array if good.all() else np.where(good, array, np.nan)
+
+
+def check_integer(name: str, value: Any, low: int = 1) -> int:
+    """Return an integer of at least ``low``, or raise a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+        kind = "a positive integer" if low == 1 else f"an integer >= {low}"
+        raise ValueError(f"{name} must be {kind}, got {value!r}")
+    return int(value)
+
+
+def check_number(
+    name: str, value: Any, *, low: float = 0.0, high: float = np.inf, open_low: bool = False
+) -> float:
+    """Return a finite scalar in [low, high], or raise a ValueError that names it."""
+    number = check(name, value, low=low, high=high, open_low=open_low, allow_inf=False)
+    if np.ndim(number):
+        raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(number)}")
+    return float(number)
 
 
 def broadcast(**named: Any) -> tuple[int, ...]:

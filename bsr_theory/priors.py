@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
+from ._arrays import Array, Numeric, broadcast, check, check_integer, run_blocks, scalar_or_array
 from ._kernels import rectangular, symmetric
 from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw, SymmetricFactorLaw
 
@@ -155,12 +155,6 @@ def _exact_gap(alpha: float, beta: float, rho: float) -> float:
     r = Fraction(rho)
     tail = r * (1 - r) / Fraction(beta) if beta != np.inf else Fraction(0)
     return float(r + tail - Fraction(alpha))
-
-
-def _positive_size(d1: int) -> int:
-    if not isinstance(d1, int | np.integer) or d1 < 1:
-        raise ValueError(f"d1 must be a positive integer, got {d1!r}")
-    return int(d1)
 
 
 @dataclass(frozen=True)
@@ -471,7 +465,7 @@ class GaussianFactorPrior(Prior):
     def _sizes(self, d1: int) -> tuple[int, int, int | None]:
         """Return the rows and columns of S and its rank, None for independent entries."""
         beta, rho = self._scalars()
-        rows = _positive_size(d1)
+        rows = check_integer("d1", d1)
         if beta == np.inf:
             raise ValueError("beta must be finite to sample a matrix, got inf")
         return rows, round(beta * rows), None if rho == np.inf else max(1, round(rho * rows))
@@ -698,9 +692,8 @@ class LowRankFactorPrior(Prior):
         ValueError
             If d1 or rank is not a positive integer, or beta is infinite or an array.
         """
-        rows = _positive_size(d1)
-        if not isinstance(rank, int | np.integer) or rank < 1:
-            raise ValueError(f"rank must be a positive integer, got {rank!r}")
+        rows = check_integer("d1", d1)
+        rank = check_integer("rank", rank)
         if self.shape or self.beta == np.inf:
             raise ValueError(f"beta must be a finite scalar to sample a matrix, got {self.beta!r}")
         generator = np.random.default_rng(rng)
@@ -1070,7 +1063,7 @@ class SymmetricFactorPrior(SymmetricSignal):
         return SymmetricFactorPrior(self._rank(d1) / int(d1))
 
     def _rank(self, d1: int) -> int:
-        rows = _positive_size(d1)
+        rows = check_integer("d1", d1)
         if self.shape:
             raise ValueError(f"rho must be a scalar here, got shape {self.shape}")
         return max(1, round(float(self.rho) * rows))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Numeric, broadcast, check, select
+from ._arrays import Array, Numeric, broadcast, check, check_integer, select
 from .channels import Channel, GaussianChannel
 from .design import DenseDesign, Design, StreamedDesign, require_memory, write_design
 from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
@@ -117,7 +117,7 @@ class Problem:
         >>> bsr.bilinear_regression(0.4, 2.0, 0.2).at_size(21).prior.rho == 4 / 21
         True
         """
-        (n, rows, columns), rank = self._sizes(_positive_size(d1), None)
+        (n, rows, columns), rank = self._sizes(check_integer("d1", d1), None)
         unknowns = rank * (rows + columns)
         count = unknowns if isinstance(self.prior, LowRankFactorPrior) else rows * columns
         return Problem(self.prior.at_size(rows), self.channel, n / count)
@@ -181,7 +181,7 @@ class Problem:
         >>> data.X.shape, data.y.shape, data.S.shape
         ((80, 10, 20), (80,), (10, 20))
         """
-        d1 = _positive_size(d1)
+        d1 = check_integer("d1", d1)
         if design not in ("dense", "memmap", "stream"):
             raise ValueError(f"design must be 'dense', 'memmap' or 'stream', got {design!r}")
         if (path is None) == (design == "memmap"):
@@ -217,10 +217,8 @@ class Problem:
             raise ValueError("beta must be finite to sample an instance, got inf")
         d2 = round(beta * d1)
         if isinstance(self.prior, LowRankFactorPrior):
-            rank = 1 if rank is None else rank
-            if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1:
-                raise ValueError(f"rank must be a positive integer, got {rank!r}")
-            count = self.alpha * int(rank) * (d1 + d2)
+            rank = 1 if rank is None else check_integer("rank", rank)
+            count = self.alpha * rank * (d1 + d2)
         elif rank is not None:
             raise ValueError(f"rank must be None: {self.prior} fixes it, got {rank!r}")
         else:
@@ -279,12 +277,6 @@ class Instance:
     def alpha(self) -> float:
         """Labels per entry, ``n/(d1 d2)``, after rounding."""
         return self.X.n / self.S.size
-
-
-def _positive_size(d1: int) -> int:
-    if isinstance(d1, bool) or not isinstance(d1, int | np.integer) or d1 < 1:
-        raise ValueError(f"d1 must be a positive integer, got {d1!r}")
-    return int(d1)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Numeric, check, run_blocks, scalar_or_array
+from ._arrays import Array, Numeric, check, check_integer, run_blocks, scalar_or_array
 from ._kernels import subordination
-from .priors import Prior, SymmetricSignal, _positive_size
+from .priors import Prior, SymmetricSignal
 from .spectra import SpectralLaw
 from .spectra.numerical import Measure, RectangularConvolution, SymmetricConvolution
 
@@ -226,7 +226,7 @@ class _Invariant(Prior):
 
     def _drawn(self, d1: int) -> Array:
         """Return the d1 singular values (or eigenvalues) that a sample has."""
-        return self.measure.quantiles(_positive_size(d1))
+        return self.measure.quantiles(check_integer("d1", d1))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.interpolate import PPoly
 from scipy.optimize import elementwise
 
-from ._arrays import Array, Numeric, check, scalar_or_array, select
+from ._arrays import Array, Numeric, check, check_integer, scalar_or_array, select
 from .channels import Channel
 from .priors import Prior
 from .problem import Problem
@@ -648,8 +648,7 @@ def iterate(problem: Problem, steps: int, *, q: Numeric | None = None) -> Trajec
     >>> steps.mmse.round(6)
     array([1.      , 0.655076, 0.539201, 0.485123])
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}")
+    steps = check_integer("steps", steps)
     if problem.alpha is None:
         raise ValueError("alpha must be given (a number or an array), got None")
     prior = problem.prior

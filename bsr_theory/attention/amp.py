@@ -25,11 +25,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array
+from .._arrays import Array, check_integer, check_number
 from ..priors import Prior, SymmetricFactorPrior
 from ..problem import Problem
 from ..results import SimulationRun, Status
-from ..simulations._message_passing import HOPELESS, Damping, denoise, number
+from ..simulations._message_passing import HOPELESS, Damping, denoise
 from .indexed import LinearTokenChannel, SoftmaxChannel, TokenChannel
 
 __all__ = ["AttentionInstance", "amp", "sample"]
@@ -347,10 +347,9 @@ def amp(
             "amp needs labels that are linear combinations of scores (LinearTokenChannel, "
             f"SoftmaxChannel), got {channel!r}"
         )
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}")
+    steps = check_integer("steps", steps)
     keep = Damping.chosen(damping, _DAMPING)
-    tolerance = number("tolerance", tolerance)
+    tolerance = check_number("tolerance", tolerance)
     for name in ("queries", "keys", "y"):
         if not np.isfinite(getattr(instance, name)).all():
             raise ValueError(f"{name} of the instance must be finite")

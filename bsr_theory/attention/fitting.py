@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 from scipy.sparse.linalg import LinearOperator, cg, lsmr
 
-from .._arrays import Array, check
+from .._arrays import Array, check, check_integer
 from ..results import Status
 from .regression import AttentionRegression, Point, centred, forward, kronecker_operator
 
@@ -613,8 +613,7 @@ def fit(
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     if method == "trf" and regression.kind == "cross_entropy":
         raise ValueError("method must be 'trust-ncg' or 'L-BFGS-B' for cross_entropy, got 'trf'")
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}")
+    steps = check_integer("steps", steps)
     tolerance = check("tolerance", tolerance, low=0.0, high=1e-2, open_low=True)
     if np.ndim(tolerance):
         raise ValueError("tolerance must be a scalar, got an array")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Array, check
+from .._arrays import Array, check, check_integer
 from .regression import AttentionRegression, centred, forward
 
 __all__ = [
@@ -212,8 +212,7 @@ def paper_lipschitz_constants(
     >>> [f"{value:.3g}" for value in paper_lipschitz_constants(2.0, 10)]
     ['691', '1.53e+10']
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n must be a positive integer, got {n!r}")
+    n = check_integer("n", n)
     R = float(check("radius", radius, low=0.0, allow_inf=False))
     low = float(np.exp(-(R**2)))
     if beta is not None:

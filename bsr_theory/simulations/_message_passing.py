@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from .._arrays import Array, check
+from .._arrays import Array, check_number
 from ..priors import Prior
 
-__all__ = ["HOPELESS", "Damping", "denoise", "divergence", "number"]
+__all__ = ["HOPELESS", "Damping", "denoise", "divergence"]
 
 HOPELESS = 4.0  # labels explained that many times worse than without data: start again
 
@@ -19,14 +19,6 @@ _MISFIT = 2.0  # times its first value: a misfit that, still growing, calls for 
 _GROWTH = 1.1  # of the misfit in one iteration
 _PATIENCE = 15  # iterations without progress that call for damping
 _STRONGEST = 1.0 - 2.0**-4  # damping never exceeds this
-
-
-def number(name: str, given: Any, high: float = np.inf) -> float:
-    """Return a finite scalar in [0, high]."""
-    value = check(name, given, low=0.0, high=high, allow_inf=False)
-    if np.ndim(value):
-        raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(value)}")
-    return float(value)
 
 
 # --------------------------------------------------------------------------------------------
@@ -121,4 +113,4 @@ class Damping:
             if damping != "auto":
                 raise ValueError(f"damping must be 'auto' or a number, got {damping!r}")
             return cls(base, automatic=True, base=base)
-        return cls(number("damping", damping, high=_STRONGEST), automatic=False)
+        return cls(check_number("damping", damping, high=_STRONGEST), automatic=False)

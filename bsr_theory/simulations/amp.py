@@ -24,10 +24,10 @@ import numpy as np
 from scipy.optimize import brentq
 from tqdm import tqdm
 
-from .._arrays import Array
+from .._arrays import Array, check_integer, check_number
 from ..problem import Instance
 from ..results import SimulationRun, Status
-from ._message_passing import HOPELESS, Damping, denoise, number
+from ._message_passing import HOPELESS, Damping, denoise
 
 __all__ = ["amp"]
 
@@ -56,7 +56,7 @@ def _begin(instance: Instance, start: Any, rng: Any) -> tuple[Array, float]:
     if start is None:
         return np.zeros(instance.S.shape), instance.problem.prior.second_moment
     if np.ndim(start) == 0:
-        return _hint(instance, number("start", start), rng)
+        return _hint(instance, check_number("start", start), rng)
     estimate = np.array(start, dtype=np.float64)
     if estimate.shape != instance.S.shape or not np.isfinite(estimate).all():
         raise ValueError(
@@ -167,10 +167,9 @@ def amp(
     >>> run.status.name, bool(run.mse[-1] < 1e-20)
     ('PERFECT_RECOVERY', True)
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}")
+    steps = check_integer("steps", steps)
     keep = Damping.chosen(damping)
-    tolerance = number("tolerance", tolerance)
+    tolerance = check_number("tolerance", tolerance)
     began = time.perf_counter()
 
     X, y, S, alpha = instance.X, instance.y, instance.S, instance.alpha

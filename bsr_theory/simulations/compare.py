@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import erm
-from .._arrays import Array
+from .._arrays import Array, check_integer
 from ..problem import Problem
 from ..results import SimulationRun, Status, write_dataset
 from ..state_evolution import fixed_points, iterate, solve
@@ -334,8 +334,7 @@ def compare(
     if function is None or not callable(function):
         known = ", ".join(map(repr, _ESTIMATORS))
         raise ValueError(f"estimator must be {known} or a function, got {estimator!r}")
-    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
-        raise ValueError(f"samples must be a positive integer, got {samples!r}")
+    samples = check_integer("samples", samples)
     if isinstance(theory, str) and theory != "auto":
         raise ValueError(f"theory must be 'auto', None, a function or numbers, got {theory!r}")
     if design not in ("dense", "stream"):

@@ -28,11 +28,10 @@ import numpy as np
 from scipy.linalg import eigh
 from tqdm import tqdm
 
-from .._arrays import Array
+from .._arrays import Array, check_integer, check_number
 from ..design import Design, available_memory
 from ..problem import Instance
 from ..results import SimulationRun, Status
-from ._message_passing import number
 
 __all__ = ["ConvexRun", "nuclear_norm", "ridge"]
 
@@ -563,9 +562,8 @@ def nuclear_norm(
     >>> run.status.name, run.rank, bool(run.gap <= 1e-6), bool(run.mse[-1] < 1e-8)
     ('CONVERGED', 0.2, True, True)
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}")
-    lam, tolerance = number("lam", lam), number("tolerance", tolerance)
+    steps = check_integer("steps", steps)
+    lam, tolerance = check_number("lam", lam), check_number("tolerance", tolerance)
     first = _first(instance, start)
     began = time.perf_counter()
     X, y, truth = instance.X, instance.y, instance.S
@@ -636,7 +634,7 @@ def ridge(instance: Instance, lam: float = 0.0) -> ConvexRun:
     >>> run.status.name, bool(abs(run.mse[-1] - 0.5742) < 0.1)
     ('CONVERGED', True)
     """
-    lam = number("lam", lam)
+    lam = check_number("lam", lam)
     began = time.perf_counter()
     X, y, truth = instance.X, instance.y, instance.S
     shape = truth.shape

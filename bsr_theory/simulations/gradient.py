@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .._arrays import Array, check
+from .._arrays import Array, check, check_integer, check_number
 from ..channels import GaussianChannel
 from ..design import DenseDesign, Design, available_memory
 from ..priors import GaussianFactorPrior, LowRankFactorPrior
@@ -422,20 +422,6 @@ class GradientOptions(TypedDict, total=False):
 # --------------------------------------------------------------------------------------------
 
 
-def _integer(name: str, value: Any, low: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        kind = "a positive integer" if low == 1 else f"an integer >= {low}"
-        raise ValueError(f"{name} must be {kind}, got {value!r}")
-    return int(value)
-
-
-def _number(name: str, value: Any, *, open_low: bool = False) -> float:
-    number = check(name, value, low=0.0, open_low=open_low, allow_inf=False)
-    if np.ndim(number):
-        raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(number)}")
-    return float(number)
-
-
 def _width(instance: Instance) -> int:
     """Return the width of the signal's factors."""
     d1 = instance.S.shape[0]
@@ -726,22 +712,22 @@ def _descend(
             "channel must be a GaussianChannel: the squared loss compares labels with "
             f"<X, S>/sqrt(d1 d2), got {channel!r}"
         )
-    steps, patience = _integer("steps", steps), _integer("patience", patience)
-    record = _integer("record", record)
+    steps, patience = check_integer("steps", steps), check_integer("patience", patience)
+    record = check_integer("record", record)
     if rank is not None:
-        rank = _integer("rank", rank)
+        rank = check_integer("rank", rank)
     elif isinstance(init, str):
         rank = _width(instance)
     if isinstance(learning_rate, str):
         if learning_rate != "auto":
             raise ValueError(f"learning_rate must be 'auto' or a number, got {learning_rate!r}")
     else:
-        learning_rate = _number("learning_rate", learning_rate, open_low=True)
+        learning_rate = check_number("learning_rate", learning_rate, open_low=True)
     automatic = isinstance(learning_rate, str)
-    init_scale = _number("init_scale", init_scale, open_low=True)
-    weight_decay = _number("weight_decay", weight_decay)
-    tolerance = _number("tolerance", tolerance)
-    checkpoint_seconds = _number("checkpoint_seconds", checkpoint_seconds)
+    init_scale = check_number("init_scale", init_scale, open_low=True)
+    weight_decay = check_number("weight_decay", weight_decay)
+    tolerance = check_number("tolerance", tolerance)
+    checkpoint_seconds = check_number("checkpoint_seconds", checkpoint_seconds)
     space = _Backend(backend, device)
     X, y = instance.X, instance.y
     shape = (X.shape[1], X.shape[2])
@@ -998,7 +984,7 @@ def gradient_descent(
     ('CONVERGED', True)
     """
     single = initialisations is None
-    members = 1 if initialisations is None else _integer("initialisations", initialisations)
+    members = 1 if initialisations is None else check_integer("initialisations", initialisations)
 
     def shown(products: Array) -> Array:
         return products[0] if single else products
@@ -1051,7 +1037,7 @@ def averaged_gradient_descent(
     >>> bool(run.expected_mse(float("inf")) < run.mse[-1] < 0.7 * run.runs.mse[-1].mean())
     True
     """
-    members = _integer("initialisations", initialisations, low=2)
+    members = check_integer("initialisations", initialisations, low=2)
     state, products = _descend(
         instance, members, estimate=lambda each: np.mean(each, axis=0), **options
     )

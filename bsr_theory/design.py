@@ -56,6 +56,12 @@ def available_memory(root: str | Path = "/") -> float:
     float
         The least of what the kernel reports and what the control groups of the process leave: a
         batch system kills a job by the second.
+
+    Examples
+    --------
+    >>> from bsr_theory.design import available_memory
+    >>> available_memory() > 0.0
+    True
     """
     bounds = [np.inf]
     base = Path(root)
@@ -111,6 +117,17 @@ def require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any], *, held: b
         Of the entries.
     held : bool
         Whether the entries are in memory; else a block for each thread is.
+
+    Raises
+    ------
+    MemoryError
+        If they do not fit; the message says what to do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bsr_theory.design import require_memory
+    >>> require_memory((100, 10, 20), np.dtype(np.float64), held=True)
     """
     n, entries = shape[0], shape[1] * shape[2]
     double = np.dtype(np.float64)
@@ -150,7 +167,10 @@ class Design(ABC):
     _entries: ClassVar[int] = _HELD
 
     def __init__(self, shape: tuple[int, int, int], dtype: npt.DTypeLike) -> None:
-        kind = np.dtype(dtype)
+        try:
+            kind = np.dtype(dtype)
+        except TypeError as error:
+            raise ValueError(f"dtype must be float64 or float32, got {dtype!r}") from error
         if kind not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise ValueError(f"dtype must be float64 or float32, got {kind}")
         if len(shape) != 3 or min(shape) < 1:
@@ -424,6 +444,18 @@ def write_design(source: Design, path: str | os.PathLike[str]) -> DenseDesign:
         If the file exists.
     MemoryError
         If the disk has no room for it.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from bsr_theory.design import DenseDesign, write_design
+    >>> X = np.random.default_rng(0).standard_normal((6, 2, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     mapped = write_design(DenseDesign(X), os.path.join(folder, "X.npy"))
+    ...     bool(np.array_equal(mapped.matvec(np.eye(2, 3)), DenseDesign(X).matvec(np.eye(2, 3))))
+    ...     del mapped
+    True
     """
     target = Path(path)
     if target.exists():

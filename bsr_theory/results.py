@@ -118,7 +118,37 @@ class ConvergenceError(RuntimeError):
 
 
 def report_failures(status: npt.NDArray[np.int64], on_failure: OnFailure) -> None:
-    """Warn, raise or stay silent about the points whose status is a failure."""
+    """Warn, raise or stay silent about the points whose status is a failure.
+
+    Parameters
+    ----------
+    status : ndarray of int
+        Codes of `Status`.
+    on_failure : {"warn", "raise", "return"}
+        What to do about those that are failures; `Status.ABSENT` is none.
+
+    Raises
+    ------
+    ValueError
+        If on_failure is unknown.
+    ConvergenceError
+        If there is a failure and ``on_failure="raise"``.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If there is a failure and ``on_failure="warn"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bsr_theory.results import Status, report_failures
+    >>> report_failures(np.array([Status.CONVERGED, Status.INVALID_INPUT]), "raise")
+    Traceback (most recent call last):
+        ...
+    bsr_theory.results.ConvergenceError: 1 of 2 points: INVALID_INPUT. A parameter of this point is
+    NaN or out of its range; the value is NaN.
+    """
     if on_failure not in ("warn", "raise", "return"):
         raise ValueError(f"on_failure must be 'warn', 'raise' or 'return', got {on_failure!r}")
     flat = np.atleast_1d(status).ravel()
@@ -506,6 +536,17 @@ def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     ------
     FileNotFoundError
         If there is no such file.
+
+    Examples
+    --------
+    >>> import os, tempfile, xarray
+    >>> from bsr_theory.results import read_dataset, write_dataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "mmse.nc")
+    ...     write_dataset(xarray.Dataset({"name": ("k", ["a", "b"])}, attrs={"beta": 2.0}), path)
+    ...     data = read_dataset(path)
+    >>> data.name.values.tolist(), float(data.attrs["beta"])
+    (['a', 'b'], 2.0)
     """
     import xarray as xr
 

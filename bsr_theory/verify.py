@@ -139,6 +139,17 @@ def examine(certificate: Certificate) -> Outcome:
     -------
     Outcome
         A check that raises an exception has failed; the message is that of the exception.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from bsr_theory import verify
+    >>> known = {certificate.name: certificate for certificate in verify.certificates()}
+    >>> certificate = known["infinite-rho-mmse"]
+    >>> verify.examine(certificate).passed
+    True
+    >>> verify.examine(replace(certificate, subject=lambda s: s / (1.001 + s))).passed
+    False
     """
     start = time.perf_counter()
     try:
@@ -206,6 +217,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     -------
     str
         Columns: verdict, name, error, bar, seconds, formula.  The last line counts.
+
+    Examples
+    --------
+    >>> from bsr_theory import verify
+    >>> print(verify.table(verify.run(["weak-recovery", "infinite-rho-mmse"])).splitlines()[-1])
+    2 of 2 certificates hold (0 s)
     """
     rows = [("", "certificate", "error", "bar", "time", "formula")]
     for outcome in outcomes:
@@ -247,6 +264,13 @@ def as_dicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     list of dict
         Keys: name, formula, source, means, bar, error (None if the check raised an exception or
         found no finite number), passed, seconds, message.
+
+    Examples
+    --------
+    >>> from bsr_theory import verify
+    >>> outcome, = verify.as_dicts(verify.run("weak-recovery"))
+    >>> outcome["name"], outcome["passed"]
+    ('weak-recovery', True)
     """
     return [
         {

@@ -21,16 +21,21 @@ extensions = [
     "numpydoc",
     "sphinx_copybutton",
     "sphinxcontrib.bibtex",
+    "bsr_gallery",
+    "bsr_links",
+    "bsr_notebooks",
     "bsr_output",
+    "bsr_references",
 ]
-exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_ext", "jupyter_execute", "**.ipynb_checkpoints"]
 default_role = "py:obj"  # `solve` in a docstring links to solve
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-# The tutorial and the gallery are run at every build: a page whose code fails fails the build.
-nb_execution_mode = "auto"
+# Code on pages and in notebooks is run when it or the package has changed (_ext/bsr_notebooks.py):
+# a page whose code fails fails the build.
+nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
@@ -46,7 +51,11 @@ html_theme = "furo"
 html_title = f"bsr_theory {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+LIGHT, DARK = "#0072b2", "#56b4e9"  # the blues of the figures
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#0072b2"},
-    "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#56b4e9"},
+    f"{mode}_css_variables": {
+        f"color-{part}": blue
+        for part in ("brand-primary", "brand-content", "api-name", "api-pre-name")
+    }
+    for mode, blue in (("light", LIGHT), ("dark", DARK))
 }

@@ -15,9 +15,11 @@ import inspect
 import itertools
 import json
 import math
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
@@ -199,6 +201,50 @@ _lam = click.option(
 _BETA, _RHO = "Aspect ratio d2/d1 >= 1, or inf.", "Width ratio r/d1 > 0, or inf."
 _DELTA = "Noise variance of the labels >= 0."
 
+_FACTORS, _LOW_RANK, _SYMMETRIC = "factors", "low-rank-factors", "symmetric-factors"
+_PRIORS = {  # what the prior of each name is told by, besides files
+    _FACTORS: ("beta", "rho"),
+    _LOW_RANK: ("beta",),
+    _SYMMETRIC: ("rho",),
+}
+_FILES = {  # and the priors that are read from a file
+    "singular_values": ("beta",),
+    "weights": (),
+    "eigenvalues": (),
+}
+_file = functools.partial(
+    click.option, type=click.Path(exists=True, dir_okay=False, readable=True), metavar="FILE"
+)
+_prior_options = (
+    click.option(
+        "--prior",
+        type=click.Choice(list(_PRIORS)),
+        help="What S is: a product of two Gaussian factors, the default; its limit rho -> 0, where "
+        "alpha stands for n/(r (d1 + d2)); or W W^T/sqrt(r), W of shape d x r with rho = r/d.",
+    ),
+    _file(
+        "--weights",
+        help="Instead of a product: any S with the singular values of this matrix (.npy, .npz or "
+        "text), such as trained weights W_Q W_K^T; its shape gives beta.",
+    ),
+    _file(
+        "--singular-values",
+        help="Instead of a product: any S with singular values of this law, those of S/sqrt(d2). "
+        "One number a line (text, .npy), zeros too; or rows of value and mass; or .npz with values "
+        "and masses, or counts and edges of a histogram. Takes --beta.",
+    ),
+    _file(
+        "--eigenvalues",
+        help="The same for a symmetric S of shape d x d: the law of the eigenvalues of S/sqrt(d).",
+    ),
+    click.option(
+        "--scale",
+        type=click.Choice(["unit", "none"]),
+        help="What is read from a file is divided by its root mean square per entry (unit, the "
+        "default: errors and delta are relative to the signal) or taken as it is (none).",
+    ),
+)
+
 _CHANNELS = {
     "linear": "GaussianChannel",
     "sign": "SignChannel",
@@ -228,35 +274,230 @@ _channel_options = (
 )
 
 
+class _Signal(NamedTuple):
+    """A prior, and what the options say of it."""
+
+    prior: bsr.Prior
+    parameters: dict[str, Any]
+
+    @property
+    def factors(self) -> bool:
+        """Whether S is a product of Gaussian factors of a width."""
+        return "rho" in self.parameters and "beta" in self.parameters
+
+
 class _Model(NamedTuple):
-    """A prior and a channel, as the options name them."""
+    """A signal and a channel, as the options name them."""
 
     kind: str
-    parameters: dict[str, Any]  # beta, rho, and those of the channel
+    signal: _Signal
+    of_channel: dict[str, Any]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the model is, other than the kind of its channel."""
+        return {**self.signal.parameters, **self.of_channel}
 
     def problem(self, alpha: Any = None) -> bsr.Problem:
         """Return the model at alpha."""
         names = {"levels": "thresholds"}
-        given = {names.get(name, name): value for name, value in self.parameters.items()}
-        prior = bsr.GaussianFactorPrior(given.pop("beta"), given.pop("rho"))
-        return bsr.Problem(prior, getattr(bsr, _CHANNELS[self.kind])(**given), alpha)
+        given = {names.get(name, name): value for name, value in self.of_channel.items()}
+        return bsr.Problem(self.signal.prior, getattr(bsr, _CHANNELS[self.kind])(**given), alpha)
 
     @property
     def linear(self) -> bool:
         """Whether labels are h plus noise."""
         return self.kind == "linear"
 
+    @property
+    def title(self) -> str:
+        """What S is when it is no product of factors, for a picture."""
+        told = self.signal.parameters
+        return Path(told["file"]).name if "file" in told else told.get("prior", "")
+
+    def alpha_low_rank(self, alpha: Any) -> Any:
+        """Return alpha_LR of a product of factors; 0 with infinitely many unknowns per entry."""
+        if not self.signal.factors:
+            return None
+        beta, rho = self.signal.parameters["beta"], self.signal.parameters["rho"]
+        return 0.0 * alpha if rho == math.inf else bsr.limits.alpha_low_rank(alpha, beta, rho)
+
+    def ridge(self, alpha: Any) -> Any:
+        """Return the error of the best ridge regression, None where there is no such theory."""
+        prior = self.signal.prior
+        if not self.linear or prior.snr_per_alpha != 1.0:
+            return None
+        scale = prior.second_moment
+        return scale * bsr.limits.ridge_mse(alpha, self.of_channel["delta"] / scale)
+
+    @property
+    def strong_recovery(self) -> float | None:
+        """From which alpha on noiseless linear labels determine S."""
+        if not self.linear:
+            return None
+        prior = self.signal.prior
+        return float(prior.strong_recovery / prior.snr_per_alpha)
+
+
+def _numbers_in(name: str, path: str) -> dict[str, Array]:
+    """Return the arrays of numbers in a file; one that has no name of its own is called ""."""
+    suffix = Path(path).suffix.lower()
+    try:
+        if suffix in (".npy", ".npz"):
+            with open(path, "rb") as file:
+                held = np.load(file, allow_pickle=False)
+                arrays = {"": held} if suffix == ".npy" else dict(held)
+        else:
+            arrays = {"": _table_in(Path(path).read_text(encoding="utf-8"))}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{name} must be numbers in text, .npy or .npz: {path}: {said}") from error
+    for key, array in arrays.items():
+        if array.dtype.kind not in "fiu" or not array.size:
+            what = f"{key} in {path}" if key else path
+            raise ValueError(
+                f"{name} must be real numbers, got {what} of {array.dtype}, shape {array.shape}"
+            )
+    return arrays
+
+
+def _table_in(text: str) -> Array:
+    """Return the numbers of a text as rows; a line of names at the top is passed over."""
+    lines = (line.partition("#")[0].strip().strip(",;") for line in text.splitlines())
+    rows = [re.split(r"[\s,;]+", line) for line in lines if line]
+    try:
+        np.array(rows[:1], dtype=np.float64)
+    except ValueError:
+        rows = rows[1:]
+    return np.array(rows, dtype=np.float64)
+
+
+def _law_in(name: str, path: str) -> Any:
+    """Return the law of singular values (or eigenvalues) that a file holds."""
+    measure = bsr.spectra.numerical.Measure
+    arrays = _numbers_in(name, path)
+    for pair, make in (
+        (("values", "masses"), measure.from_atoms),
+        (("counts", "edges"), measure.from_histogram),
+    ):
+        if set(arrays) == set(pair):
+            return make(*(arrays[key] for key in pair))
+    shapes = ", ".join(f"{key} {array.shape}".strip() for key, array in arrays.items())
+    array = next(iter(arrays.values()))
+    if len(arrays) > 1:
+        raise ValueError(
+            f"{name} must hold one array, values and masses, or counts and edges, got {shapes}"
+        )
+    if array.ndim == 2 and array.shape[1] == 2 and array.shape[0] > 1:
+        return measure.from_atoms(*array.T)
+    if array.ndim == 0 or max(array.shape) < array.size:
+        raise ValueError(f"{name} must be numbers or rows of value and mass, got shape {shapes}")
+    values = np.asarray(array.ravel(), dtype=np.float64)
+    # what rounding leaves of a singular matrix would count as information
+    lost = np.abs(values) < np.sqrt(values.size) * _rounding(array) * np.abs(values).max()
+    return measure.from_samples(np.where(lost, 0.0, values))
+
+
+def _rounding(array: Array) -> float:
+    """Return the relative rounding of stored numbers, at least that of doubles."""
+    kind = array.dtype if array.dtype.kind == "f" else np.float64
+    return max(float(np.finfo(kind).eps), float(np.finfo(np.float64).eps))
+
+
+def _matrix_in(name: str, path: str) -> tuple[Any, dict[str, Any]]:
+    """Return the law of the singular values of a matrix in a file, its beta and its rank."""
+    arrays = _numbers_in(name, path)
+    if len(arrays) > 1:
+        raise ValueError(f"{name} must be one matrix, got {', '.join(arrays)} in {path}")
+    (stored,) = arrays.values()
+    matrix = np.asarray(stored, dtype=np.float64)
+    if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be a finite matrix, got shape {matrix.shape} in {path}")
+    d1, d2 = sorted(matrix.shape)
+    values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(d2)
+    # singular values of the rounding errors of all entries, in a file or a product
+    noise = _rounding(stored) * np.sqrt(np.mean(matrix**2)) * (1.0 + np.sqrt(d1 / d2))
+    own = d2 * np.finfo(np.float64).eps * values[0]
+    values[values < max(4.0 * noise, own)] = 0.0
+    law = bsr.spectra.numerical.Measure.from_samples(values)
+    return law, {"beta": d2 / d1, "rank": int(np.count_nonzero(values))}
+
+
+def _read_signal(
+    *,
+    beta: float | None = None,
+    rho: float | None = None,
+    prior: str | None = None,
+    weights: str | None = None,
+    singular_values: str | None = None,
+    eigenvalues: str | None = None,
+    scale: str | None = None,
+) -> _Signal:
+    """Return the signal that options name, checked."""
+    read = {"weights": weights, "singular_values": singular_values, "eigenvalues": eigenvalues}
+    files = {name: path for name, path in read.items() if path is not None}
+    kind = _kind_of_signal(prior, files)
+    path = files.get(kind, "")
+    if scale is not None and not path:
+        raise ValueError(f"scale belongs to a signal from a file, got {scale!r} for {kind}")
+    given = {"beta": beta, "rho": rho}
+    wanted = _wanted(kind)
+    for name, value in given.items():
+        if value is None and name in wanted:
+            others = ", ".join(map(_option, _FILES)) if kind == _FACTORS and name == "rho" else ""
+            more = f" (or one of {others}, --prior)" if others else ""
+            context = click.get_current_context(silent=True)
+            raise click.UsageError(f"Missing option '--{name}'{more}.", context)
+        if value is not None and name not in wanted:
+            raise ValueError(f"{name} must be left out beside {_option(kind)}, got {value!r}")
+    numbers = {name: value for name, value in given.items() if value is not None}
+    if kind == _FACTORS:
+        return _Signal(bsr.GaussianFactorPrior(**numbers), numbers)
+    if not path:
+        makers: dict[str, Any] = {
+            _LOW_RANK: bsr.LowRankFactorPrior,
+            _SYMMETRIC: bsr.SymmetricFactorPrior,
+        }
+        return _Signal(makers[kind](**numbers), {"prior": kind, **numbers})
+    scale = scale or "unit"
+    law, told = _matrix_in(kind, path) if kind == "weights" else (_law_in(kind, path), {})
+    found: bsr.Prior
+    if kind == "eigenvalues":
+        found = bsr.SymmetricPrior(law, normalize=scale == "unit")
+    else:
+        numbers |= told
+        found = bsr.RotationallyInvariantPrior(law, numbers["beta"], normalize=scale == "unit")
+    words = {"prior": kind.replace("_", "-"), "file": path, "scale": scale}
+    return _Signal(found, {**words, **numbers, "mean_square": law.moment(2)})
+
+
+def _option(kind: str) -> str:
+    """Return the option that names a kind of signal."""
+    return f"--{kind.replace('_', '-')}" if kind in _FILES else f"--prior {kind}"
+
+
+def _wanted(kind: str) -> tuple[str, ...]:
+    """Return which of beta and rho a kind of signal takes."""
+    return {**_PRIORS, **_FILES}[kind]
+
+
+def _kind_of_signal(prior: str | None, files: Iterable[str]) -> str:
+    """Return which prior is meant, of those that are named."""
+    named = [*files, *([] if prior is None else [prior])]
+    if len(named) > 1:
+        raise ValueError(f"one prior must be given, got {' and '.join(map(_option, named))}")
+    return named[0] if named else _FACTORS
+
 
 def _read_model(
     *,
-    beta: float,
-    rho: float,
     delta: float,
     channel: str = "linear",
     gain: float | None = None,
     levels: tuple[float, ...] | None = None,
+    **signal: Any,
 ) -> _Model:
-    """Return the model that options name, checked."""
+    """Return the model that options name, checked; ``signal`` is for `_read_signal`."""
     own: dict[str, Any] = {"delta": delta}
     if channel == "logistic":
         if delta != 0.0:
@@ -268,9 +509,20 @@ def _read_model(
         own["levels"] = (-1.0, 0.0, 1.0) if levels is None else levels
     elif levels is not None:
         raise ValueError(f"levels belong to the quantized channel, got them for {channel}")
-    model = _Model(channel, {"beta": beta, "rho": rho, **own})
+    model = _Model(channel, _read_signal(**signal), own)
     model.problem()
+    square = model.signal.prior.second_moment
+    if not model.linear and square != 1.0:
+        raise ValueError(
+            f"channel must be linear for a signal of mean square {square:g} (others take 1), "
+            f"got {channel!r}"
+        )
     return model
+
+
+def _names(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters of a function."""
+    return list(inspect.signature(function).parameters)
 
 
 def _with_options(command: _F, options: Iterable[Callable[[Any], Any]]) -> _F:
@@ -282,12 +534,13 @@ def _with_options(command: _F, options: Iterable[Callable[[Any], Any]]) -> _F:
 def _model(*, channels: bool = True) -> Callable[[_F], _F]:
     """Add the options other than alpha, and hand them over as one ``model``."""
     options = (
-        click.option("--beta", type=float, required=True, help=_BETA),
-        click.option("--rho", type=float, required=True, help=_RHO),
+        click.option("--beta", type=float, help=_BETA),
+        click.option("--rho", type=float, help=_RHO),
         click.option("--delta", type=float, default=0.0, show_default=True, help=_DELTA),
         *(_channel_options if channels else ()),
+        *_prior_options,
     )
-    names = inspect.signature(_read_model).parameters
+    names = [*_names(_read_signal), *_names(_read_model)]
 
     def decorate(command: _F) -> _F:
         @functools.wraps(command)
@@ -433,11 +686,6 @@ def _title(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {word}" for key, word in words.items())
 
 
-def _alpha_low_rank(alpha: Any, beta: float, rho: float) -> Any:
-    """Return alpha_LR, which is 0 when there are infinitely many unknowns per entry."""
-    return 0.0 * alpha if rho == math.inf else bsr.limits.alpha_low_rank(alpha, beta, rho)
-
-
 def _status_names(status: Any) -> Array:
     """Return the names of statuses, in lower case."""
     names = {value: bsr.Status(value).name.lower() for value in np.unique(status).tolist()}
@@ -488,6 +736,7 @@ def main() -> None:
         "bsr solve --alpha 0.7 --beta inf --rho 0.5",
         "bsr solve --alpha 0.5 --beta 1 --rho 0.2 --channel abs",
         "bsr solve --alpha 0.4 --beta 2 --rho 0.5 --format json",
+        "bsr solve --alpha 0.8 --prior low-rank-factors --beta 2 --delta 0.1",
     )
 )
 @_alpha
@@ -508,18 +757,17 @@ def solve(
         _prepare()
     point = bsr.solve(problem, tolerance=tolerance, on_failure="return")
     status = bsr.Status(point.status)
-    beta, rho = model.parameters["beta"], model.parameters["rho"]
-    phase, reached = _phase(problem, rho) if status.ok else (None, None)
+    phase, reached = _phase(problem, status) if status.ok else (None, None)
     values: dict[str, Any] = {
         "mmse": point.mmse,
-        "mmse_algorithm": None if problem.channel.single_fixed_point else reached,
+        "mmse_algorithm": reached,
         "generalization_error": point.generalization_error,
         "q": point.q,
         "qhat": point.qhat,
         "information": point.information,
-        "ridge": bsr.limits.ridge_mse(alpha, model.parameters["delta"]) if model.linear else None,
-        "alpha_LR": _alpha_low_rank(alpha, beta, rho),
-        "strong_recovery": bsr.limits.strong_recovery(beta, rho) if model.linear else None,
+        "ridge": model.ridge(alpha),
+        "alpha_LR": model.alpha_low_rank(alpha),
+        "strong_recovery": model.strong_recovery,
         "residual": point.residual,
         "iterations": point.iterations,
         "phase": phase,
@@ -529,7 +777,8 @@ def solve(
     if style == "json":
         click.echo(_as_json({**_parts(parameters), "solution": values}), nl=False)
     else:
-        said = {**_MEANINGS, "phase": _PHASES.get(phase or ""), "status": status.advice}
+        said = {**_meanings(problem.prior), "phase": _PHASES.get(phase or "")}
+        said["status"] = status.advice
         click.echo(_title(parameters) + "\n")
         for name, value in values.items():
             shown = value if isinstance(value, str) else f"{value:.10g}"
@@ -557,9 +806,27 @@ _PHASES = {
 }
 
 
-def _phase(problem: bsr.Problem, rho: float) -> tuple[str | None, float]:
-    """Return the phase that one problem is in, and the error of message passing there."""
-    place = bsr.phase_diagram(problem, alpha=[problem.alpha], rho=[rho])  # a plane of one pixel
+def _meanings(prior: bsr.Prior) -> dict[str, Any]:
+    """Return what the numbers of a solution are."""
+    square, said = float(prior.second_moment), dict(_MEANINGS)
+    if square != 1.0:
+        said["mmse"] = f"error per entry of the Bayes-optimal estimator, {square:g} - q"
+    if isinstance(prior, bsr.LowRankFactorPrior):
+        said["information"] += ", in units of rho"
+        said["strong_recovery"] = f"alpha_LR {said['strong_recovery'].partition(' ')[2]}"
+    elif isinstance(prior, bsr.priors.SymmetricSignal):
+        said["information"] += ", of which there are d^2/2"
+    return said
+
+
+def _phase(problem: bsr.Problem, status: bsr.Status) -> tuple[str | None, float | None]:
+    """Return the phase that one problem is in, and the error of message passing if it differs."""
+    if problem.channel.single_fixed_point:
+        strong = bsr.thresholds(problem.prior, problem.channel).strong_recovery
+        lost = problem.alpha < strong < math.inf or status == bsr.Status.NO_RECOVERY
+        return ("impossible" if lost else "easy"), None
+    delta = cast("Any", problem.channel).delta
+    place = bsr.phase_diagram(problem, alpha=[problem.alpha], delta=[delta])  # a plane of one pixel
     name = dict(enumerate(_PHASES)).get(place.phase.item())
     return name, place.mmse_algorithm.item()
 
@@ -645,10 +912,11 @@ def curve(
         if plot is not None:
             bsr.figures.check_path(plot)
         _prepare()
-    columns, status = _follow(alpha.values, model.parameters, tolerance, model.kind)
+    columns, status = _follow(alpha.values, model, tolerance)
     _write(columns, {"channel": model.kind, **model.parameters}, style, output)
     if plot is not None:
         names = [] if model.linear else [model.kind]
+        names += [model.title] if model.title else []
         names += [
             rf"$\{key}={value:g}$".replace("inf", r"\infty")
             for key, value in model.parameters.items()
@@ -661,6 +929,7 @@ def curve(
             columns.get("mmse_algorithm"),
             title=",  ".join(names),
             log=alpha.log,
+            **_labels(model.signal.prior),
         )
         with _writing(plot):
             bsr.figures.save(picture, plot)
@@ -668,11 +937,18 @@ def curve(
     _finish(ctx, status)
 
 
-def _follow(
-    alpha: Array, parameters: Mapping[str, Any], tolerance: float, kind: str = "linear"
-) -> tuple[dict[str, Array], Array]:
+def _labels(prior: bsr.Prior) -> dict[str, str]:
+    """Return the labels of axes that are not the usual ones."""
+    labels = {}
+    if isinstance(prior, bsr.LowRankFactorPrior):
+        labels["xlabel"] = bsr.figures.drawing.PER_UNKNOWN
+    if prior.second_moment != 1.0:
+        labels["ylabel"] = "error per entry"
+    return labels
+
+
+def _follow(alpha: Array, model: _Model, tolerance: float) -> tuple[dict[str, Array], Array]:
     """Return the columns of a curve and the statuses, solved in parts when it is long."""
-    model = _Model(kind, dict(parameters))
     size = alpha.size
     part = size if size < _LONG else _PART
     fields = ["mmse", "q", "qhat", "status"]
@@ -690,7 +966,7 @@ def _follow(
             found: dict[str, Array] = {name: getattr(point, name, some) for name in fields}
             if several:
                 plane = bsr.phase_diagram(
-                    model.problem(), alpha=some, rho=[parameters["rho"]], progress=False
+                    model.problem(), alpha=some, delta=[model.of_channel["delta"]], progress=False
                 )
                 found["mmse_algorithm"] = plane.mmse_algorithm.values.ravel()
             for name, values in found.items():
@@ -698,14 +974,10 @@ def _follow(
             bar.update(some.size)
     whole = {name: np.concatenate(pieces) for name, pieces in parts.items()}
     status = whole.pop("status")
-    columns = {
-        "alpha": alpha,
-        "alpha_LR": _alpha_low_rank(alpha, parameters["beta"], parameters["rho"]),
-        **whole,
-    }
-    if model.linear:
-        columns["ridge"] = bsr.limits.ridge_mse(alpha, parameters["delta"])
-    return {**columns, "status": _status_names(status)}, status
+    columns = {"alpha": alpha, "alpha_LR": model.alpha_low_rank(alpha), **whole}
+    columns["ridge"] = model.ridge(alpha)
+    known = {name: values for name, values in columns.items() if values is not None}
+    return {**known, "status": _status_names(status)}, status
 
 
 # --------------------------------------------------------------------------------------------
@@ -785,10 +1057,9 @@ _ERRORS = (
 )
 
 
-def _plane_axis(option: str, text: str, kind: str) -> tuple[str, Array]:
+def _plane_axis(option: str, text: str, known: Sequence[str] = tuple(_AXES)) -> tuple[str, Array]:
     """Return the name and the increasing values that ``NAME`` or ``NAME=RANGE`` stand for."""
     name, equals, values = text.partition("=")
-    known = [x for x in _AXES if not (x == "delta" and kind == "logistic")]
     if name not in known:
         raise ValueError(f"{option} must be one of {', '.join(known)}, or NAME=RANGE, got {text!r}")
     written = values if equals else _AXES[name]
@@ -821,7 +1092,7 @@ def _plane_axis(option: str, text: str, kind: str) -> tuple[str, Array]:
 @click.option("--beta", type=float, help="Aspect ratio >= 1, or inf, unless it is an axis.")
 @click.option("--rho", type=float, help="Width ratio > 0, or inf, unless it is an axis.")
 @click.option("--delta", type=float, help="Noise variance >= 0; by default 0.")
-@functools.partial(_with_options, options=_channel_options)
+@functools.partial(_with_options, options=(*_channel_options, *_prior_options))
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, writable=True),
@@ -856,6 +1127,11 @@ def phase_diagram(
     channel: str,
     gain: float | None,
     levels: tuple[float, ...] | None,
+    prior: str | None,
+    weights: str | None,
+    singular_values: str | None,
+    eigenvalues: str | None,
+    scale: str | None,
     output: str | None,
     plot: str | None,
     quantity: str,
@@ -865,18 +1141,23 @@ def phase_diagram(
 
     Without --output and --plot, prints how much of the plane each phase takes, and the range of
     each threshold. An axis that is named alone has 200 values: alpha and rho from 0.005 to 1.5,
-    beta from 1 to 5, delta from 0 to 0.5.
+    beta from 1 to 5, delta from 0 to 0.5. A signal from a file leaves alpha and delta.
     """
     given = {"alpha": alpha, "beta": beta, "rho": rho, "delta": delta}
+    files = {"weights": weights, "singular_values": singular_values, "eigenvalues": eigenvalues}
+    signal: dict[str, Any] = {"prior": prior, **files, "scale": scale}
     with _bad_input():
-        pair = _plane_axis("x", horizontal, channel), _plane_axis("y", vertical, channel)
+        kind = _kind_of_signal(prior, [name for name, path in files.items() if path is not None])
+        known = ["alpha", *_PRIORS.get(kind, ()), *(["delta"] if channel != "logistic" else [])]
+        pair = _plane_axis("x", horizontal, known), _plane_axis("y", vertical, known)
         axes: dict[str, Any] = dict(pair)
         if len(axes) < 2:
             raise ValueError(f"x and y must be different axes, got {next(iter(axes))} twice")
         for name, value in given.items():
             if name in axes and value is not None:
                 raise ValueError(f"{name} is an axis: it must have no value of its own")
-            if name not in axes and value is None and name != "delta":
+            needed = name in ("alpha", *_wanted(kind))
+            if name not in axes and value is None and needed:
                 raise click.UsageError(f"Missing option '--{name}', or an axis of that name.", ctx)
         if plot is not None:
             bsr.figures.check_path(plot)
@@ -888,11 +1169,13 @@ def phase_diagram(
         sampling = of_model.pop("alpha")
         if channel == "logistic":
             of_model["delta"] = fixed.get("delta", 0.0)
-        model = _read_model(channel=channel, gain=gain, levels=levels, **of_model)
+        model = _read_model(channel=channel, gain=gain, levels=levels, **signal, **of_model)
         problem = model.problem(sampling)
         _prepare()
         x, y = axes
         data = bsr.phase_diagram(problem, **axes).transpose(y, x)
+        told = {k: v for k, v in model.signal.parameters.items() if k not in axes}
+        data.attrs = {**told, **data.attrs}
     if output is not None and output != (plot and str(Path(plot).with_suffix(".nc"))):
         with _writing(output):
             bsr.results.write_dataset(data, output)
@@ -982,7 +1265,8 @@ def estimate(
     with _bad_input():
         _prepare()
     solution = {"ridge": bsr.erm.ridge, "nuclear-norm": bsr.erm.nuclear_norm}[estimator]
-    point = solution(problem, lam="optimal" if lam is None else lam, on_failure="return")
+    with _bad_input():
+        point = solution(problem, lam="optimal" if lam is None else lam, on_failure="return")
     columns = {
         "alpha": alpha.values,
         "mse": point.mse,
@@ -1085,6 +1369,7 @@ def simulate(
             raise ValueError(f"start must be in (0, 1), got {start!r}")
         if np.unique(alpha.values).size < alpha.values.size:
             raise ValueError("alpha must hold every value once")
+        _check_simulated(estimator, model.signal)
         _prepare()
     with _bad_input(), _writing(output or "the results"), _warnings_said():
         try:
@@ -1116,6 +1401,15 @@ def simulate(
         click.echo(f"{failed.sum()} of {failed.size} runs did not converge{more}", err=True)
 
 
+def _check_simulated(estimator: str, signal: _Signal) -> None:
+    """Say which signals an algorithm does not take."""
+    name = signal.parameters.get("prior", _FACTORS)
+    if isinstance(signal.prior, bsr.priors.SymmetricSignal):
+        raise ValueError(f"prior must be that of a signal without symmetry here, got {name}")
+    if "gradient" in estimator and name != _LOW_RANK and not signal.factors:
+        raise ValueError(f"prior must be one of factors for {estimator}, got {name}")
+
+
 @contextlib.contextmanager
 def _warnings_said() -> Iterator[None]:
     """Say what the library warns of in one line each, when the work is done."""
@@ -1132,6 +1426,7 @@ def _warnings_said() -> Iterator[None]:
         "bsr figure 1",
         "bsr figure 3 --fast",
         "bsr figure 5 --beta 2 --delta 0.1 --output figure_5_noisy.pdf",
+        "bsr figure priors --fast",
         "bsr figure all --fast --output pictures/ --dpi 150",
     )
 )
@@ -1147,6 +1442,12 @@ def _warnings_said() -> Iterator[None]:
     type=float,
     help="Aspect ratio d2/d1 >= 1, for the figures of one aspect ratio; by default 1.",
 )
+@_file(
+    "--weights",
+    multiple=True,
+    help="A matrix as for bsr solve in place of the signals of the figures priors and "
+    "learning-curves. Repeat it to compare several of one shape, such as layers.",
+)
 @click.option(
     "--fast", is_flag=True, help="Small simulations: under a minute a figure instead of hours."
 )
@@ -1161,6 +1462,7 @@ def figure(
     names: tuple[str, ...],
     delta: float | None,
     beta: float | None,
+    weights: tuple[str, ...],
     fast: bool,
     output: str,
     dpi: int | None,
@@ -1177,6 +1479,7 @@ def figure(
         width = max(map(len, known))
         for name, recipe in known.items():
             options = "".join(f" --{option}" for option in recipe.parameters)
+            options += " --weights" if recipe.any_prior else ""
             options += " --fast" if recipe.simulated else ""
             click.echo(
                 f"{name:<{width}}  {recipe.title}" + (f" ({options[1:]})" if options else "")
@@ -1187,19 +1490,25 @@ def figure(
     is_file = bool(place.suffix) and not output.endswith("/") and not place.is_dir()
     if is_file and len(chosen) > 1:
         raise _BadInput(f"output must be a folder for {len(chosen)} figures, got {output!r}")
+    stems = [Path(file).stem for file in weights]
     with _bad_input():
         if is_file:
             bsr.figures.check_path(place)
+        if len(set(stems)) < len(stems):
+            raise ValueError(f"weights must be files of different names, got {', '.join(stems)}")
+        read = [_read_signal(weights=file).prior for file in weights]
+        priors = dict(zip(stems, read, strict=True)) if weights else None
         _prepare()
     for name in chosen:
         given: dict[str, Any] = {"delta": delta, "beta": beta}
         if "all" in names:  # a figure that lacks a parameter is drawn as it is
             given = {key: value for key, value in given.items() if key in known[name].parameters}
         parts = [f"{key}_{value:g}" for key, value in given.items() if value is not None]
+        parts += stems
         small = ["fast"] if fast and name in known and known[name].simulated else []
         path = place if is_file else place / f"{'_'.join(['figure', name, *parts, *small])}.png"
         with _bad_input(), _writing(path):
-            picture = bsr.figures.make(name, fast=fast, path=path, **given)
+            picture = bsr.figures.make(name, priors=priors, fast=fast, path=path, **given)
             for written in bsr.figures.save(picture, path, dpi=dpi):
                 click.echo(str(written))
 
@@ -1521,3 +1830,54 @@ def _prepare() -> None:
     compiled = folder is not None and any(folder.glob("*mmse_array*.nbc"))
     if not compiled and sys.stderr.isatty():
         click.echo("Compiling the numerical loops, this takes a few seconds ...", err=True)
+
+
+# --------------------------------------------------------------------------------------------
+# Explorer
+# --------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog=_examples(
+        "bsr explore",
+        "bsr explore --channel abs --alpha 0.45 --beta 1 --rho 0.2 --delta 0",
+        "bsr explore --no-browser --port 5010",
+    )
+)
+@click.option("--alpha", type=float, default=0.4, show_default=True, help="Samples per entry > 0.")
+@click.option("--beta", type=float, default=2.0, show_default=True, help=_BETA)
+@click.option("--rho", type=float, default=0.5, show_default=True, help=_RHO)
+@click.option("--delta", type=float, default=0.1, show_default=True, help=_DELTA)
+@functools.partial(_with_options, options=_channel_options)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port at 127.0.0.1; by default 5006 or the next free one.",
+)
+@click.option("--no-browser", is_flag=True, help="Print the address and open nothing.")
+def explore(port: int | None, no_browser: bool, **given: Any) -> None:
+    """Open a page with a slider for each parameter.
+
+    It shows the error against alpha, the spectrum with its denoiser, and the free entropy, live;
+    the options say where it starts. Only this machine can reach it, and it needs no internet.
+    """
+    try:
+        server = importlib.import_module("bsr_theory.explore.server")  # slow, and Bokeh is an extra
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("bsr_theory"):
+            raise
+        raise _BadInput("the explorer needs Bokeh: pip install 'bsr_theory[explore]'") from error
+    with _bad_input():
+        view = server.View(**{name: value for name, value in given.items() if value is not None})
+        _prepare()
+    try:
+        server.serve(
+            view,
+            port,
+            browser=not no_browser,
+            ready=lambda address: click.echo(f"{address}  (Ctrl-C stops it)"),
+        )
+    except OSError as error:
+        place = "a port" if port is None else f"port {port}"
+        reason = error.strerror or error
+        raise _BadInput(f"cannot listen at {place} of 127.0.0.1: {reason}") from error

@@ -163,12 +163,12 @@ def test_curve_of_a_channel() -> None:
 
 
 def test_a_long_curve_of_a_channel_is_solved_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = {"beta": 1.0, "rho": 0.2, "delta": 0.0}
+    model = cli._read_model(beta=1.0, rho=0.2, delta=0.0, channel="abs")
     alpha = np.linspace(0.3, 0.7, 9)
-    whole, status = cli._follow(alpha, parameters, 1e-11, "abs")
+    whole, status = cli._follow(alpha, model, 1e-11)
     monkeypatch.setattr(cli, "_LONG", 9)
     monkeypatch.setattr(cli, "_PART", 4)
-    parts, same = cli._follow(alpha, parameters, 1e-11, "abs")
+    parts, same = cli._follow(alpha, model, 1e-11)
     np.testing.assert_array_equal(same, status)
     for name in ("mmse", "mmse_algorithm", "generalization_error"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-9)
@@ -320,7 +320,7 @@ def test_an_axis_without_values_has_a_range() -> None:
     assert stored["beta"] == {"start": 1.0, "stop": 2.0, "count": 2}
     ends = {"alpha": (0.005, 1.5), "beta": (1.0, 5.0), "rho": (0.005, 1.5), "delta": (0.0, 0.5)}
     for name, (low, high) in ends.items():
-        _, values = cli._plane_axis("x", name, "linear")
+        _, values = cli._plane_axis("x", name)
         assert (values[0], values[-1], values.size) == (low, high, 200)
 
 

@@ -47,6 +47,7 @@ from .finite_size import (
     figure_7_data,
 )
 from .phase_diagrams import draw_phase_diagram, phase_diagram_data
+from .priors import any_prior, any_prior_data, draw_any_prior, example_priors
 from .registry import FIGURES, Recipe, make
 from .theory import (
     draw_curve,
@@ -67,11 +68,14 @@ __all__ = [
     "Picture",
     "Points",
     "Recipe",
+    "any_prior",
+    "any_prior_data",
     "bridge",
     "bridge_data",
     "check_path",
     "collapse",
     "collapse_data",
+    "draw_any_prior",
     "draw_bridge",
     "draw_collapse",
     "draw_curve",
@@ -86,6 +90,7 @@ __all__ = [
     "draw_learning_curves",
     "draw_outputs",
     "draw_phase_diagram",
+    "example_priors",
     "figure_1",
     "figure_1_data",
     "figure_2",

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from .. import erm
 from .._arrays import Array
 from ..limits import ridge_mse, strong_recovery
-from ..problem import bilinear_regression
+from ..problem import Problem, bilinear_regression
 from ..results import Status
 from ..simulations.compare import compare
 from ..state_evolution import solve
@@ -84,13 +84,25 @@ class Laboratory:
         problem = bilinear_regression(
             np.atleast_1d(alpha), self.beta, np.atleast_1d(rho)[:, None], self.delta
         )
+        return self.compare(name, estimator, problem, *more, **options)
+
+    def compare(
+        self,
+        name: str,
+        estimator: str,
+        problem: Problem,
+        *more: str,
+        file: str | None = None,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Return `compare` of any problem likewise, kept in a ``file`` if not of that name."""
         runs = compare(
             problem,
             estimator,
             rng=SEED,
             executor=self.executor,
             progress=self.progress,
-            path=None if self.folder is None else Path(self.folder) / f"{name}.nc",
+            path=None if self.folder is None else Path(self.folder) / f"{file or name}.nc",
             **options,
         )
         kept = runs[[x for x in (*_KEPT, *more) if x in runs]]
@@ -139,16 +151,18 @@ class Laboratory:
         )
 
 
-def rows_of(data: xr.Dataset) -> list[xr.Dataset]:
-    """Return the data of each rho."""
-    return [data.isel(rho=k) for k in range(data.sizes["rho"])]
+def rows_of(data: xr.Dataset, along: str = "rho") -> list[xr.Dataset]:
+    """Return the data of each rho, or of each place along another dimension."""
+    return [data.isel({along: k}) for k in range(data.sizes[along])]
 
 
 def measured(axes: Axes, data: xr.Dataset, name: str, colour: Any, **marker: Any) -> None:
-    """Draw the means of runs with their standard errors."""
+    """Draw the means of runs with their standard errors, which end at the frame."""
     look = {**POINT, "color": colour, "elinewidth": 0.7, "clip_on": False, "zorder": 5, **marker}
     x, y, error = (data[f"{name}_{x}"].values for x in ("alpha", "mse_mean", "mse_error"))
-    axes.errorbar(x, y, error, **look)
+    _, _, bars = axes.errorbar(x, y, error, **look)
+    for bar in bars:
+        bar.set_clip_on(True)
 
 
 def _error_axes(axes: Axes, data: xr.Dataset, top: float = 1.04) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,13 @@ from ..channels import AbsChannel, GaussianChannel, SignChannel
 from ..phases import critical_point, phase_diagram
 from ..priors import GaussianFactorPrior
 from ..problem import Problem
-from .drawing import BETA, RHO, Picture, new_picture, number, style
+from .drawing import BETA, PER_ENTRY, PER_UNKNOWN, RHO, Picture, new_picture, number, style
 
 __all__ = ["draw_phase_diagram", "phase_diagram_data"]
 
 _SYMBOLS = {"alpha": r"\alpha", "beta": BETA, "rho": RHO, "delta": r"\Delta"}
 _AXES = {
-    "alpha": r"samples per entry,  $\alpha=n/(d_1d_2)$",
+    "alpha": PER_ENTRY,
     "beta": rf"aspect ratio,  ${BETA}=d_2/d_1$",
     "rho": rf"width,  ${RHO}=r/d_1$",
     "delta": r"noise variance,  $\Delta$",
@@ -158,13 +159,20 @@ def draw_phase_diagram(data: xr.Dataset, quantity: str = "mmse_algorithm") -> Pi
                 axes.plot(*at, "o", color="black", ms=4)
             handles.append(Line2D([], [], ls="", marker="o", color="black", label="critical"))
         for letter, axes in zip("ab", (left, right), strict=True):
-            axes.set_xlabel(_AXES.get(horizontal, horizontal))
+            axes.set_xlabel(_label(data, horizontal))
             axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
             axes.set_title(f"({letter})", loc="left")
-        left.set_ylabel(_AXES.get(vertical, vertical))
+        left.set_ylabel(_label(data, vertical))
         left.set_title(_fixed(data), loc="right")
         picture.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4))
     return picture
+
+
+def _label(data: xr.Dataset, name: str) -> str:
+    """Return what an axis shows."""
+    if name == "alpha" and data.attrs.get("prior") == "LowRankFactorPrior":
+        return PER_UNKNOWN
+    return _AXES.get(name, name)
 
 
 def _line(axes: Axes, data: xr.Dataset, name: str, line: dict[str, Any]) -> bool:
@@ -199,4 +207,5 @@ def _fixed(data: xr.Dataset) -> str:
         for name, symbol in _SYMBOLS.items()
         if name in data.attrs and not (name == "delta" and float(data.attrs[name]) == 0.0)
     ]
-    return ",  ".join([channel, *values])
+    signal = [Path(data.attrs["file"]).name] if "file" in data.attrs else []
+    return ",  ".join([channel, *signal, *values])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
+from ..priors import Prior
 from ..results import code_fingerprint, write_dataset
 from .attention import bridge_data, collapse_data, draw_bridge, draw_collapse
 from .channels import draw_outputs, outputs_data
@@ -33,6 +36,7 @@ from .finite_size import (
     figure_7_data,
 )
 from .phase_diagrams import draw_phase_diagram, phase_diagram_data
+from .priors import any_prior_data, draw_any_prior
 from .theory import (
     draw_figure_1,
     draw_figure_2,
@@ -61,6 +65,8 @@ class Recipe:
         Which of "delta" and "beta" may be chosen.
     simulated : bool
         Whether it takes simulations, which have a fast and a full size.
+    any_prior : bool
+        Whether it can be drawn for priors of one's own.
     """
 
     title: str
@@ -68,6 +74,7 @@ class Recipe:
     draw: Callable[[xr.Dataset], Picture]
     parameters: tuple[str, ...] = ()
     simulated: bool = False
+    any_prior: bool = False
 
 
 FIGURES: dict[str, Recipe] = {
@@ -99,11 +106,15 @@ FIGURES: dict[str, Recipe] = {
     "8": Recipe("free entropy against the error", figure_8_data, draw_figure_8),
     "learning-curves": Recipe(
         "learning curves of everything: Bayes, nuclear norm, ridge, least squares",
-        *(learning_curves_data, draw_learning_curves, ("delta", "beta"), True),
+        *(learning_curves_data, draw_learning_curves, ("delta", "beta"), True, True),
     ),
     "outputs": Recipe(
         "message passing for sign, ReLU and magnitude labels against the theory",
         *(outputs_data, draw_outputs, (), True),
+    ),
+    "priors": Recipe(
+        "any prior: spectra, denoisers and errors of four laws of singular values",
+        *(any_prior_data, draw_any_prior, ("delta", "beta"), True, True),
     ),
     "attention": Recipe(
         "attention weights: regression against the Bayes-optimal estimate",
@@ -143,6 +154,7 @@ def make(
     delta: float | None = None,
     beta: float | None = None,
     *,
+    priors: Mapping[str, Prior] | None = None,
     fast: bool = False,
     path: str | os.PathLike[str] | None = None,
     executor: Executor | Literal["serial", "threads"] | None = None,
@@ -158,6 +170,9 @@ def make(
         Noise variance of the labels, in [0, inf), for figures with a noisy version.
     beta : float, optional
         Aspect ratio, in [1, inf), for figures of one aspect ratio.
+    priors : mapping of str to Prior, optional
+        Others, by name, for "priors" and "learning-curves"; their aspect ratio is that of the
+        figure.
     fast : bool
         Whether simulations are small: seconds instead of up to hours.
     path : path-like, optional
@@ -193,9 +208,18 @@ def make(
     for key, value in chosen.items():
         if key not in recipe.parameters:
             raise ValueError(f"{key} cannot be chosen for figure {name}, got {value:g}")
+    told: dict[str, Any] = {**chosen, "fast": fast and recipe.simulated}
+    others: dict[str, Any] = {}
+    if priors is not None:
+        if not recipe.any_prior:
+            raise ValueError(f"priors cannot be chosen for figure {name}, got {', '.join(priors)}")
+        if "beta" in chosen:
+            raise ValueError(f"beta must be left out beside priors, got {chosen['beta']:g}")
+        others["priors"] = dict(priors)
+        told["priors"] = {key: _fingerprint(prior) for key, prior in priors.items()}
     label = {
         "figure": name,
-        "parameters": json.dumps({**chosen, "fast": fast and recipe.simulated}, sort_keys=True),
+        "parameters": json.dumps(told, sort_keys=True),
         "code": code_fingerprint(),
     }
     beside = None if path is None else check_path(path).with_suffix(".nc")
@@ -207,11 +231,22 @@ def make(
         data = recipe.data(**chosen)
     else:
         folder = None if beside is None else _parts(beside.with_suffix(".parts"), label)
-        data = recipe.data(**chosen, fast=fast, executor=executor, progress=progress, folder=folder)
+        data = recipe.data(
+            **chosen, **others, fast=fast, executor=executor, progress=progress, folder=folder
+        )
         if beside is not None and folder is not None:
             write_dataset(_labelled(data, label), beside)
             shutil.rmtree(folder, ignore_errors=True)
     return recipe.draw(_labelled(data, label))
+
+
+def _fingerprint(prior: Prior) -> str:
+    """Return what tells priors apart: their parameters, and the law of those that have one."""
+    found = hashlib.sha256(repr(prior).encode())
+    measure = getattr(prior, "measure", None)
+    for array in () if measure is None else measure.rule():
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _parts(folder: Path, label: dict[str, str]) -> Path:

@@ -483,6 +483,8 @@ def draw_curve(
     *,
     title: str = "",
     log: bool = False,
+    xlabel: str = PER_ENTRY,
+    ylabel: str = ERROR,
 ) -> Picture:
     """Draw one curve of the error against the number of samples, one column wide.
 
@@ -500,6 +502,8 @@ def draw_curve(
         What to write above, mathtext allowed.
     log : bool
         Whether the axis of alpha is logarithmic.
+    xlabel, ylabel : str
+        What the axes show; by default samples per entry and error per entry.
 
     Returns
     -------
@@ -522,7 +526,7 @@ def draw_curve(
         if algorithm is not None:
             axes.plot(alpha, algorithm, "C1", ls="--", marker=marker, label="message passing")
         axes.plot(alpha, mmse, marker=marker, color="C0", label="Bayes-optimal")
-        axes.set(xlabel=PER_ENTRY, ylabel=ERROR, xscale="log" if log else "linear", title=title)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear", title=title)
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.0 if np.size(alpha) > 1 else 0.05)
         handles, labels = axes.get_legend_handles_labels()

@@ -58,11 +58,11 @@ bench: $(BENCH)  ## timings against other methods, into docs/benchmarks.md (minu
 	$(BIN)/python benchmarks/report.py .benchmarks/measured.json docs/benchmarks.md && exit $$status
 
 docs: $(DOCS)  ## the pages, in docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -j $(JOBS) -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "$(CURDIR)/docs/_build/html/index.html"
 
 clean:  ## remove what the targets above made, except .venv
-	rm -rf demo docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf demo docs/_build docs/notebooks dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## remove .venv too

@@ -393,7 +393,7 @@ def _git_state() -> str | None:
 # --------------------------------------------------------------------------------------------
 
 # Modules of the package that draw, print or examine numbers but make none.
-_NO_NUMBERS = {"__init__", "__main__", "cli", "figures", "verify"}
+_NO_NUMBERS = {"__init__", "__main__", "cli", "explore", "figures", "verify"}
 
 
 @functools.cache

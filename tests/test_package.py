@@ -49,7 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "attention": MODEL | {"simulations"},  # the damping of message passing
     "sweeps": {"_arrays", "results"},
     "verify": THEORY,
-    "figures": THEORY | {"simulations", "attention", "sweeps"},
+    "figures": THEORY | {"rotational", "simulations", "attention", "sweeps"},
+    "explore": THEORY,
     # The command line is a user of the package: it takes the public names, each when it is needed.
     "cli": THEORY | {"", "simulations", "attention", "figures", "sweeps", "verify"},
     "__main__": {"cli"},
@@ -60,6 +61,8 @@ HEAVY = {"matplotlib", "xarray", "sympy", "mpmath", "dask"}
 RESERVED = {
     "matplotlib": {"figures"},
     "click": {"cli"},
+    "bokeh": {"explore"},
+    "tornado": {"explore"},
     "numba": {"_kernels", "cli"},  # the command line reports its version and threads
 }
 # What a module may import from outside the standard library.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
-from mpmath import mp, mpf
+from mpmath import matrix, mp, mpf
+from mpmath.calculus.quadrature import GaussLegendre
 from scipy.special import expit, softmax
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm, truncnorm
 
 from bsr_theory import (
     Problem,
@@ -41,6 +43,66 @@ def tied_scores(rng, size, tokens, variance=1.0):
     """Symmetric scores of covariance ``variance D``."""
     z = rng.standard_normal((*size, tokens, tokens))
     return np.sqrt(variance) * (z + np.swapaxes(z, -1, -2)) / math.sqrt(2)
+
+
+def random_covariance(rng, correlation=None):
+    """C of (h11, h12, h22) for which the two differences have this correlation."""
+    A = np.array([[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]])
+    r = rng.uniform(-0.9, 0.9) if correlation is None else correlation
+    d = rng.uniform(0.5, 3.0, 2)
+    return np.linalg.pinv(A) @ (np.outer(d, d) * [[1, r], [r, 1]]) @ np.linalg.pinv(A).T
+
+
+def panels(ends, degree=4):
+    """Points and weights of Gauss-Legendre rules between sorted ends, in high precision."""
+    rule = GaussLegendre(mp).calc_nodes(degree, mp.prec)
+    return [
+        (low + (high - low) * (1 + x) / 2, (high - low) * w / 2)
+        for low, high in itertools.pairwise(ends)
+        for x, w in rule
+    ]
+
+
+def exact_corner(h, k, c, sign):
+    """What `kernels.corner` returns, from P as an integral over x and what it says about means."""
+    h, k, c = mpf(h), mpf(k), mpf(c)
+    r = sign * mp.sqrt(1 - c * c)
+    far = max(h, mpf(0)) + 16
+    ends = {mpf(0), far}
+    # a ladder of panels from every place where the integrand turns, on its scale
+    for place, scale in ((0, 1), (h - k / r, c / abs(r)), (h, 1)):
+        steps = [sign * scale * mpf(2) ** j for j in range(-30, 7) for sign in (1, -1)]
+        ends |= {place + x for x in [0, *steps] if 0 < place + x < far}
+    total = sum(
+        w * mp.npdf(h - t) * mp.ncdf((k - r * (h - t)) / c) for t, w in panels(sorted(ends))
+    )
+    a = mp.npdf(h) * mp.ncdf((k - r * h) / c) / total
+    b = mp.npdf(k) * mp.ncdf((h - r * k) / c) / total
+    return [float(x) for x in (a, b, h + a + r * b, k + b + r * a)]
+
+
+def exact_score(likelihoods, ends, w, C):
+    """Gradient of log Z in w and tr(C J), from the posterior moments of u ~ N(w, C) over a box."""
+    inverse = matrix(C) ** -1
+    sums = [mpf(0)] * 6
+    # z = u - w and all of a point's weight that depends on one u alone
+    one, two = (
+        [
+            (u - x, weight * f(u) * mp.exp(-inverse[i, i] * (u - x) ** 2 / 2))
+            for u, weight in panels(end)
+        ]
+        for i, (f, end, x) in enumerate(zip(likelihoods, ends, w, strict=True))
+    )
+    for z1, p1 in one:
+        for z2, p2 in two:
+            p = p1 * p2 * mp.exp(-inverse[0, 1] * z1 * z2)
+            for i, x in enumerate((1, z1, z2, z1 * z1, z1 * z2, z2 * z2)):
+                sums[i] += p * x
+    m1, m2, m11, m12, m22 = (x / sums[0] for x in sums[1:])
+    g = inverse * matrix([m1, m2])
+    P = matrix([[m11 - m1 * m1, m12 - m1 * m2], [m12 - m1 * m2, m22 - m2 * m2]])
+    told = inverse * P
+    return [float(x) for x in (g[0], g[1], told[0, 0] + told[1, 1] - 2)]
 
 
 def differences(h):
@@ -331,20 +393,154 @@ class TestHardmax:
                 total += weight * (up - down) / (2 * step)
             assert divergence == pytest.approx(total, rel=1e-5)
 
+    def test_mills_ratio(self):
+        with mp.workdps(40):
+            for q in (-1e6, -40.0, -7.0, -4.5, -4.001, -3.999, -1.0, 0.0, 5.0):
+                ratio = mp.ncdf(q) / mp.npdf(q) if q > -50 else -1 / mpf(q) + 1 / mpf(q) ** 3
+                depth = float(mpf(q) + 1 / ratio)
+                factor, power, found = kernels._mills(q)
+                assert factor * math.exp(power) == pytest.approx(float(ratio), rel=1e-14)
+                assert found == pytest.approx(depth, rel=1e-13 if q > -50 else 1e-11)
+
+    # bulk, one boundary, the corner, their borders; correlations from 0.3 to 1 - 5e-11
+    @pytest.mark.parametrize(
+        ("h", "k", "c", "sign"),
+        [
+            (0.3, 1.2, 0.94, 1),
+            (-0.5, 0.8, 0.94, -1),
+            (4.0, 6.0, 0.8, -1),
+            (0.0, 0.0, 0.5, -1),
+            (-0.66, 0.59, 0.83, 1),
+            (-30.0, -29.0, 0.94, 1),
+            (-30.0, -29.0, 0.94, -1),
+            (-1000.0, 20.0, 0.9, 1),
+            (-1000.0, 800.0, 0.9, -1),
+            (-4.0, -1.1, 0.9, 1),
+            (-1.0, 1.001, 1e-3, -1),
+            (-0.8, 0.3, 1e-5, 1),
+            (-3.0, -3.1, 1e-5, 1),
+            (-12.0, 3.0, 1e-2, -1),
+            (-2.0, -1.0, 1e-5, -1),
+            (3.0, 4.0, 1e-3, -1),
+        ],
+    )
+    def test_corner_in_high_precision(self, h, k, c, sign):
+        with mp.workdps(40):
+            exact = exact_corner(h, k, c, sign)
+        r = sign * math.sqrt((1 - c) * (1 + c))
+        # rounding of (k - r h)/c, where a result depends on it
+        tol = 2e-13 + 2e-16 * (abs(h) + abs(k)) / c * max(1.0, abs(k - r * h) / c)
+        found = kernels.corner(h, k, r, c)
+        np.testing.assert_allclose(found, exact, rtol=tol)
+        swapped = kernels.corner(k, h, r, c)
+        np.testing.assert_allclose(swapped, np.array(found)[[1, 0, 3, 2]], rtol=1e-13)
+
+    @pytest.mark.parametrize("scale", [1.0, 10.0, 1e3])
+    def test_corner_in_the_two_known_limits(self, scale):
+        # equal: the smaller bound alone; opposite: a normal variable between -k and h
+        c = 1e-7
+        for h, k in scale * np.array([[-0.3, 0.9], [-1.2, 1.3], [0.4, 0.8], [-2.0, -1.0]]):
+            a, b, t1, t2 = kernels.corner(h, k, math.sqrt(1 - c * c), c)
+            with mp.workdps(30):
+                hazard = mp.npdf(h) / mp.ncdf(h)
+                depth = float(h + hazard)
+            assert a == pytest.approx(float(hazard), rel=1e-12)
+            assert b == pytest.approx(0.0, abs=1e-290)
+            assert t2 == pytest.approx(k - h + t1, rel=1e-7)
+            assert t1 == pytest.approx(depth, rel=1e-12)
+            if h + k > 0 and scale < 1e3:
+                a, b, t1, t2 = kernels.corner(h, k, -math.sqrt(1 - c * c), c)
+                law = truncnorm(-k, h)
+                assert a == pytest.approx(law.pdf(h), rel=1e-6)
+                assert b == pytest.approx(law.pdf(-k), rel=1e-6)
+                assert t1 == pytest.approx(h - law.mean(), rel=1e-6)
+                assert t2 == pytest.approx(k + law.mean(), rel=1e-6)
+
+    def test_score_by_integrals_over_both_differences(self):
+        rng = np.random.default_rng(7)
+        A = np.array([[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]])
+        for correlation, v in ((None, 1.0), (-0.6, 0.2), (0.7, 3.0)):
+            covariance = random_covariance(rng, correlation)
+            C = v * A @ covariance @ A.T
+            omega, y = tied_scores(rng, (), 2), HardmaxChannel().sample(tied_scores(rng, (), 2))
+            s, w, d = np.sign(differences(y)), differences(omega), np.sqrt(np.diag(C))
+            with mp.workdps(30):
+                # from the boundaries to 13 standard deviations
+                ends = [
+                    sorted(s[i] * x * mpf(float(max(s[i] * w[i], 0) + 13 * d[i])) / 4
+                           for x in range(5))
+                    for i in (0, 1)
+                ]  # fmt: skip
+                exact = exact_score([lambda u: 1] * 2, ends, [mpf(float(x)) for x in w], C)
+            g, divergence = HardmaxChannel().score(y, omega, v, covariance)
+            assert [g[0, 0], g[1, 1]] == pytest.approx(exact[:2], rel=1e-11)
+            assert g[0, 1] == g[1, 0] == -(g[0, 0] + g[1, 1])
+            assert divergence * v == pytest.approx(exact[2], rel=1e-11)
+
+    def test_divergence_by_finite_differences(self):
+        rng, step = np.random.default_rng(9), 1e-5
+        pairs = ((0, 0), (0, 1), (1, 1))
+        for channel in (HardmaxChannel(), NoisySoftmaxChannel(0.02, 1.5)):
+            for _ in range(5):
+                C, v = random_covariance(rng), rng.uniform(0.1, 1.0)
+                C = C + 0.3 * np.outer(*[rng.standard_normal(3)] * 2)  # not of differences alone
+                omega = tied_scores(rng, (), 2)
+                y = channel.sample(omega + tied_scores(rng, (), 2, v), rng=rng)
+
+                def g(move, y=y, omega=omega, v=v, C=C, channel=channel):
+                    found = channel.score(y, omega + move, v, C)[0]
+                    return np.array([found[p] for p in pairs])
+
+                J = [(g(step * direction(*p)) - g(-step * direction(*p))) / (2 * step)
+                     for p in pairs]  # fmt: skip
+                divergence = channel.score(y, omega, v, C)[1]
+                assert divergence == pytest.approx(np.sum(C * J), rel=1e-6)
+        D = np.diag([2.0, 1.0, 2.0])
+        for channel in (HardmaxChannel(), NoisySoftmaxChannel()):
+            y = channel.sample(omega, rng=0)
+            for one, two in zip(
+                channel.score(y, omega, 0.3), channel.score(y, omega, 0.3, D), strict=True
+            ):
+                np.testing.assert_array_equal(one, two)
+
     def test_far_from_the_boundaries(self):
         channel = HardmaxChannel()
         y = np.array([[1.0, 0.0], [0.0, 1.0]])
-        for scale in (10.0, 50.0):
+        one, both = np.diag([-1.0, 1.0]), np.diag([-1.0, -1.0])
+        for scale in (10.0, 1e3, 1e8):
             # against the label, log Z is minus half a square: finite and linear in omega
-            omega = np.array([[-scale, 0.0], [0.0, scale]])
-            g, _ = channel.score(y, omega, 1.0)
-            assert g[0, 0] == pytest.approx(scale / 3, rel=0.1)
-            both = channel.score(y, np.array([[-scale, 0.0], [0.0, -scale]]), 1.0)
-            assert np.isfinite(both[0]).all()
-            assert np.isfinite(both[1])
-        # beyond 35 standard deviations it stays what it is there
-        far = [channel.score(y, omega * x, 1.0)[0] for x in (10.0, 1000.0)]
-        np.testing.assert_array_equal(*far)
+            g, divergence = channel.score(y, scale * one, 1.0)
+            x = scale / math.sqrt(3.0)
+            hazard = x + 1 / (x + 2 / (x + 3 / x)) if scale > 10.0 else norm.pdf(x) / norm.cdf(-x)
+            assert g[0, 0] == pytest.approx(hazard / math.sqrt(3.0), rel=1e-9)
+            assert divergence == pytest.approx(-1.0, abs=4 / scale**2 + 1e-12)
+            g, divergence = channel.score(y, scale * both, 1.0)
+            np.testing.assert_allclose(np.diag(g), scale / 4, rtol=10 / scale**2 + 1e-12)
+            assert divergence == pytest.approx(-2.0, abs=20 / scale**2 + 1e-12)
+            # with the label it says nothing
+            g, divergence = channel.score(y, -scale * both, 1.0)
+            assert np.abs(g).max() <= math.exp(-(scale**2) / 6)
+            assert -math.exp(-(scale**2) / 8) <= divergence <= 0.0
+        # at any scale
+        omega = tied_scores(np.random.default_rng(0), (), 2)
+        unit = channel.score(y, omega, 1.0)
+        for v in (1e-30, 1e30):
+            g, divergence = channel.score(y, math.sqrt(v) * omega, v)
+            np.testing.assert_allclose(math.sqrt(v) * g, unit[0], rtol=1e-12)
+            assert v * divergence == pytest.approx(unit[1], rel=1e-12)
+
+    def test_nan_is_kept_to_its_sample(self):
+        rng = np.random.default_rng(0)
+        for channel in (HardmaxChannel(), NoisySoftmaxChannel()):
+            omega = tied_scores(rng, (3,), 2)
+            y = channel.sample(omega, rng=0)
+            whole = channel.score(y, omega, 0.5)
+            omega[1, 0, 0] = math.nan
+            g, divergence = channel.score(y, omega, 0.5)
+            assert np.isnan(divergence).tolist() == [False, True, False]
+            np.testing.assert_array_equal(g[[0, 2]], whole[0][[0, 2]])
+            with pytest.raises(ValueError, match=r"covariance must have shape \(\.\.\., 3, 3\)"):
+                channel.score(y, omega, 0.5, np.eye(2))
 
     def test_generalization_error(self):
         rng = np.random.default_rng(5)
@@ -377,11 +573,15 @@ def direction(i, j):
 class TestNoiseAfterTheSoftmax:
     def test_posterior_against_a_plain_grid(self):
         rng = np.random.default_rng(0)
-        inverse = np.linalg.inv(G)
-        for sharpness, v, delta in ((1, 0.1, 0.01), (3, 1.0, 0.01), (2, 0.3, 1e-4), (1, 1.0, 4.0)):
+        for sharpness, v, delta, r in (
+            (1, 0.1, 0.01, 1 / 3), (3, 1.0, 0.01, 1 / 3), (2, 0.3, 1e-4, 1 / 3),
+            (1, 1.0, 4.0, 1 / 3), (1, 0.5, 0.01, -0.5), (2, 0.3, 0.01, 0.99), (1, 1.0, 0.1, -0.999),
+        ):  # fmt: skip
+            C = 3 * v * np.array([[1.0, r], [r, 1.0]])
+            inverse = np.linalg.inv(C)
             for _ in range(4):
-                omega, h = tied_scores(rng, (), 2, 0.7), tied_scores(rng, (), 2, v)
-                w, u = differences(omega), differences(omega + h)
+                w = math.sqrt(2) * rng.standard_normal(2)
+                u = w + np.linalg.cholesky(C) @ rng.standard_normal(2)
                 y = expit(sharpness * u) + math.sqrt(delta) * rng.standard_normal(2)
                 z = np.linspace(-8, 8, 1201) * math.sqrt(3 * v)
                 logs = sum(
@@ -389,19 +589,75 @@ class TestNoiseAfterTheSoftmax:
                     / (2 * delta)
                     for k in (0, 1)
                 )
-                prior = (
-                    inverse[0, 0] * (z[:, None] ** 2 + z**2) + 2 * inverse[0, 1] * z[:, None] * z
-                )
-                p = np.exp(logs - prior / (2 * v) - np.max(logs - prior / (2 * v)))
+                prior = inverse[0, 0] * (z[:, None] ** 2 + z**2)
+                prior = prior + 2 * inverse[0, 1] * z[:, None] * z
+                p = np.exp(logs - prior / 2 - np.max(logs - prior / 2))
                 p /= p.sum()
                 mean = np.array([p.sum(1) @ z, p.sum(0) @ z])
                 square = np.array([p.sum(1) @ z**2, z @ p @ z, p.sum(0) @ z**2])
                 out = np.empty((1, 5))
-                columns = [np.array([x]) for x in (*y, *w, v)]
+                columns = [np.array([x]) for x in (*y, *w, C[0, 0], C[0, 1], C[1, 1])]
                 kernels.softmax_posteriors(*columns, float(sharpness), delta, out)
                 np.testing.assert_allclose(out[0, :2], mean, atol=1e-7)
                 outer = [mean[0] ** 2, mean[0] * mean[1], mean[1] ** 2]
                 np.testing.assert_allclose(out[0, 2:], square - outer, atol=1e-7)
+
+    def test_score_by_integrals_over_both_differences(self):
+        rng = np.random.default_rng(3)
+        A = np.array([[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]])
+        # the last label is 6 standard deviations from where the estimate expects it
+        for r, v, delta, shift in ((None, 0.6, 0.05, 0.0), (0.8, 0.1, 0.01, 6.0)):
+            channel, covariance = NoisySoftmaxChannel(delta, 1.5), random_covariance(rng, r)
+            C = v * A @ covariance @ A.T
+            omega, d = tied_scores(rng, (), 2), np.sqrt(v * np.diag(A @ covariance @ A.T))
+            w = differences(omega)
+            y = expit(1.5 * (w + shift * d * [1, -1])) + 0.02
+
+            likelihoods = [
+                lambda u, x=x, delta=delta: mp.exp(
+                    -((mpf(x) - 1 / (1 + mp.exp(-1.5 * u))) ** 2) / (2 * delta)
+                )
+                for x in y.tolist()
+            ]
+            with mp.workdps(30):
+                ends = [[mpf(float(w[i] + x * d[i])) for x in range(-8, 9, 2)] for i in (0, 1)]
+                exact = exact_score(likelihoods, ends, [mpf(float(x)) for x in w], C)
+            g, divergence = channel.score(y, omega, v, covariance)
+            assert [g[0, 0], g[1, 1]] == pytest.approx(exact[:2], rel=1e-9)
+            assert divergence * v == pytest.approx(exact[2], rel=1e-9)
+
+    def test_labels_that_contradict_the_estimate(self):
+        # a likelihood that is a step: truncation at a boundary, as of hardmax
+        rng, hard = np.random.default_rng(5), HardmaxChannel()
+        channel, omega = NoisySoftmaxChannel(0.01, 2e3), np.diag([0.3, -0.2])
+        covariance = random_covariance(rng, 0.4)
+        g, divergence = channel.score(np.array([0.0, 1.0]), omega, 0.01, covariance)
+        label = np.array([[0.0, 1.0], [0.0, 1.0]])  # at which u1 < 0 < u2
+        exact = hard.score(label, omega, 0.01, covariance)
+        np.testing.assert_allclose(g, exact[0], rtol=0.02)
+        assert divergence == pytest.approx(exact[1], rel=0.02)
+        # out of reach of any score, or dozens of standard deviations away: finite
+        for y in ([1.5, -0.5], [3.0, 3.0], [0.999, 0.001]):
+            for v, delta in ((1.0, 1e-4), (1e-4, 1e-6), (1e-6, 1.0), (10.0, 1e-8)):
+                g, divergence = NoisySoftmaxChannel(delta).score(np.array(y), omega, v, covariance)
+                assert np.isfinite(g).all()
+                assert np.isfinite(divergence)
+
+    def test_score_for_small_errors_of_the_scores(self):
+        # V -> 0: the label is linear in u, with slope sigmoid'
+        rng = np.random.default_rng(6)
+        A = np.array([[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]])
+        channel, v = NoisySoftmaxChannel(0.01, 2.0), 1e-12
+        for r in (None, 0.95, -0.95):
+            covariance = random_covariance(rng, r)
+            C = v * A @ covariance @ A.T
+            omega = tied_scores(rng, (), 2)
+            w = differences(omega)
+            y = channel.sample(omega, rng=rng)
+            H = np.diag(2.0 * expit(2.0 * w) * expit(-2.0 * w))
+            exact = H @ np.linalg.inv(H @ C @ H + 0.01 * np.eye(2)) @ (y - expit(2.0 * w))
+            g, _ = channel.score(y, omega, v, covariance)
+            np.testing.assert_allclose(np.diag(g), exact, rtol=1e-5)
 
     def test_precision_by_simulation(self):
         # the square of the score: not the form that the channel averages

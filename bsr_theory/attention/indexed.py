@@ -16,6 +16,7 @@ that solves a `Problem` solves these.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -692,7 +693,9 @@ class HardmaxChannel(TokenChannel):
         overlap, rest = self._checked(q, v)
         return scalar_or_array(np.arctan2(np.sqrt(rest), np.sqrt(overlap)) / np.pi)
 
-    def score(self, y: Numeric, omega: Numeric, V: Numeric) -> tuple[Any, Any]:
+    def score(
+        self, y: Numeric, omega: Numeric, V: Numeric, covariance: Numeric | None = None
+    ) -> tuple[Any, Any]:
         """Return the gradient of the log-likelihood in omega, and its divergence.
 
         Parameters
@@ -700,24 +703,28 @@ class HardmaxChannel(TokenChannel):
         y, omega : array_like, shape (..., 2, 2)
             Labels and the means of the scores.
         V : float or array_like
-            Scores have the covariance ``V D`` around omega, ``V > 0``; shape (...).
+            Scores have the covariance ``V C`` around omega, ``V > 0``; shape (...).
+        covariance : array_like, shape (..., 3, 3), optional
+            C of (h11, h12, h22), D by default.  Of a sample of finite size it depends on the
+            tokens.
 
         Returns
         -------
         tuple
-            As `LinearTokenChannel.score`.
+            As `LinearTokenChannel.score`, with ``tr(C dg/domega)`` for the divergence.
+
+        Notes
+        -----
+        To a relative error of 1e-13 for labels that contradict omega by any number of standard
+        deviations; towards equal or opposite differences of scores, of correlation r, that of r
+        comes in, ``1e-16/(1 - r^2)``.
         """
         label, mean = self._scores("y", y), self._scores("omega", omega)
-        spread = check("V", V, low=0.0, open_low=True)
-        shape = np.broadcast_shapes(label.shape[:-2], mean.shape[:-2], np.shape(spread))
-        signs = np.stack([label[..., 0, 0] - label[..., 0, 1], label[..., 1, 1] - label[..., 1, 0]])
-        w = np.stack([mean[..., 0, 0] - mean[..., 0, 1], mean[..., 1, 1] - mean[..., 0, 1]])
-        columns = [
-            np.broadcast_to(x, shape).ravel() for x in (*np.sign(signs), *w, np.asarray(spread))
-        ]
-        out = np.empty((columns[0].size, 5))
-        kernels.hardmax_scores(*columns, out)
-        return _from_differences(out, shape)
+        signs = (label[..., 0, 0] - label[..., 0, 1], label[..., 1, 1] - label[..., 1, 0])
+        columns, v, shape = _differences([np.sign(x) for x in signs], mean, V, covariance)
+        out = np.empty((v.size, 3))
+        run_blocks(lambda b: kernels.hardmax_scores(*(x[b] for x in columns), out[b]), v.size)
+        return _from_differences(out, v, shape)
 
     def sample(self, h: Numeric, *, rng: Any = None) -> Array:
         """Return the labels of scores; there is no noise.
@@ -741,13 +748,33 @@ class HardmaxChannel(TokenChannel):
         return np.stack([first, ~first], axis=-1).astype(np.float64)
 
 
-def _from_differences(out: Array, shape: tuple[int, ...]) -> tuple[Array, Any]:
-    """Turn (g1, g2, J11, J12, J22) in (u1, u2) into g by pairs and its divergence tr(G J)."""
+_DIFFERENCES = np.array([[1.0, -1.0, 0.0], [0.0, -1.0, 1.0]])  # u of (h11, h12, h22)
+
+
+def _differences(
+    labels: Sequence[Array], mean: Array, V: Numeric, covariance: Numeric | None
+) -> tuple[list[Array], Array, tuple[int, ...]]:
+    """Return columns of labels, means and covariances (11, 12, 22) of u, then V and the shape."""
+    spread = np.asarray(check("V", V, low=0.0, open_low=True))
+    C = np.diag([2.0, 1.0, 2.0]) if covariance is None else np.asarray(covariance, np.float64)
+    if C.shape[-2:] != (3, 3):
+        raise ValueError(f"covariance must have shape (..., 3, 3), got {C.shape}")
+    shape = np.broadcast_shapes(labels[0].shape, mean.shape[:-2], spread.shape, C.shape[:-2])
+    w = (mean[..., 0, 0] - mean[..., 0, 1], mean[..., 1, 1] - mean[..., 0, 1])
+    G = spread[..., None, None] * (_DIFFERENCES @ C @ _DIFFERENCES.T)
+    *columns, v = (
+        np.broadcast_to(x, shape).ravel()
+        for x in (*labels, *w, G[..., 0, 0], G[..., 0, 1], G[..., 1, 1], spread)
+    )
+    return columns, v, shape
+
+
+def _from_differences(out: Array, v: Array, shape: tuple[int, ...]) -> tuple[Array, Any]:
+    """Turn gradients in u and tr(V G J), shape (n, 3), into g by pairs and tr(G J)."""
     g1, g2 = out[:, 0].reshape(shape), out[:, 1].reshape(shape)
     cross = -(g1 + g2)
     g = np.stack([np.stack([g1, cross], -1), np.stack([cross, g2], -1)], -2)
-    divergence = 3.0 * (out[:, 2] + out[:, 4]) + 2.0 * out[:, 3]
-    return g, scalar_or_array(divergence.reshape(shape))
+    return g, scalar_or_array((out[:, 2] / v).reshape(shape))
 
 
 @functools.lru_cache(maxsize=64)
@@ -907,7 +934,9 @@ class NoisySoftmaxChannel(TokenChannel):
         inner = SoftmaxChannel(2, 2, sharpness=self.sharpness).generalization_error(q, v)
         return scalar_or_array(np.asarray(inner) + self.delta)
 
-    def score(self, y: Numeric, omega: Numeric, V: Numeric) -> tuple[Any, Any]:
+    def score(
+        self, y: Numeric, omega: Numeric, V: Numeric, covariance: Numeric | None = None
+    ) -> tuple[Any, Any]:
         """Return the gradient of the log-likelihood in omega, and its divergence.
 
         Parameters
@@ -917,32 +946,28 @@ class NoisySoftmaxChannel(TokenChannel):
         omega : array_like, shape (..., 2, 2)
             Means of the scores.
         V : float or array_like
-            Scores have the covariance ``V D`` around omega, ``V > 0``; shape (...).
+            Scores have the covariance ``V C`` around omega, ``V > 0``; shape (...).
+        covariance : array_like, shape (..., 3, 3), optional
+            C of (h11, h12, h22), D by default.  Correlations of the two differences of scores
+            beyond ``1 - 1e-5`` are taken to be that.
 
         Returns
         -------
         tuple
-            As `LinearTokenChannel.score`.
+            As `LinearTokenChannel.score`, with ``tr(C dg/domega)`` for the divergence.
         """
         label, mean = np.asarray(y, dtype=np.float64), self._scores("omega", omega)
         if label.shape[-1:] != (2,):
             raise ValueError(f"y must have shape (..., 2), got {label.shape}")
-        spread = check("V", V, low=0.0, open_low=True)
-        shape = np.broadcast_shapes(label.shape[:-1], mean.shape[:-2], np.shape(spread))
-        w = np.stack([mean[..., 0, 0] - mean[..., 0, 1], mean[..., 1, 1] - mean[..., 0, 1]])
-        columns = [
-            np.broadcast_to(x, shape).ravel()
-            for x in (label[..., 0], label[..., 1], *w, np.asarray(spread))
-        ]
-        out = np.empty((columns[0].size, 5))
-        kernels.softmax_posteriors(*columns, self.sharpness, self.delta, out)
-        # g = (V G)^-1 e and J = (V G)^-1 (Cov - V G)(V G)^-1
-        v = columns[-1]
-        inverse = np.array([[3.0, -1.0], [-1.0, 3.0]]) / 8.0
-        e = out[:, :2] @ inverse / v[:, None]
-        cov = out[:, [2, 3, 3, 4]].reshape(-1, 2, 2)
-        J = inverse @ cov @ inverse / v[:, None, None] ** 2 - inverse / v[:, None, None]
-        return _from_differences(np.column_stack([e, J[:, 0, 0], J[:, 0, 1], J[:, 1, 1]]), shape)
+        columns, v, shape = _differences([label[..., 0], label[..., 1]], mean, V, covariance)
+        out = np.empty((v.size, 3))
+        run_blocks(
+            lambda b: kernels.softmax_scores(
+                *(x[b] for x in columns), self.sharpness, self.delta, out[b]
+            ),
+            v.size,
+        )
+        return _from_differences(out, v, shape)
 
     def sample(self, h: Numeric, *, rng: Any = None) -> Array:
         """Return labels drawn from ``P_out(. | h)``.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Array, check, check_integer
+from .._arrays import Array, check_integer, check_number
 from .regression import AttentionRegression, centred, forward
 
 __all__ = [
@@ -140,9 +140,7 @@ def lipschitz_constants(
     """
     R = np.inf
     if radius is not None:
-        R = check("radius", radius, low=0.0, allow_inf=False)
-        if np.ndim(R):
-            raise ValueError("radius must be a scalar, got an array")
+        R = check_number("radius", radius)
     elif regression.kind == "rescaled":
         raise ValueError("radius must be given for the rescaled loss, got None")
     A1, A2, B = regression.stacked
@@ -213,10 +211,10 @@ def paper_lipschitz_constants(
     ['691', '1.53e+10']
     """
     n = check_integer("n", n)
-    R = float(check("radius", radius, low=0.0, allow_inf=False))
+    R = check_number("radius", radius)
     low = float(np.exp(-(R**2)))
     if beta is not None:
-        low = float(check("beta", beta, low=0.0, open_low=True, allow_inf=False))
+        low = check_number("beta", beta, open_low=True)
     with np.errstate(over="ignore", divide="ignore"):
         growth = np.exp(np.float64(R) ** 2)
         return float(2.0 * np.sqrt(n) * R * growth), float(

@@ -11,9 +11,10 @@ from scipy.special import log_ndtr
 import bsr_theory as bsr
 from bsr_theory.channels import Channel, GaussianChannel
 from bsr_theory.design import DenseDesign
-from bsr_theory.priors import GaussianFactorPrior, LowRankFactorPrior
+from bsr_theory.priors import GaussianFactorPrior, LowRankFactorPrior, SymmetricFactorPrior
 from bsr_theory.problem import Instance, Problem
 from bsr_theory.results import Status
+from bsr_theory.rotational import RotationallyInvariantPrior, SymmetricPrior
 from bsr_theory.simulations import amp
 from bsr_theory.simulations._message_passing import Damping, denoise
 from bsr_theory.simulations._message_passing import divergence as exact_divergence
@@ -132,7 +133,56 @@ class TestAgainstStateEvolution:
 # --------------------------------------------------------------------------------------------
 
 
+SYMMETRIC = {
+    "three eigenvalues": (SymmetricPrior([-1.0, 1.0, 2.0]), GaussianChannel(0.1), 0.4),
+    "negative mean": (SymmetricPrior([-3.0, -1.0]), GaussianChannel(0.1), 0.4),
+    "factor": (SymmetricFactorPrior(0.5), GaussianChannel(0.1), 0.4),
+    "signs of labels": (SymmetricPrior([-1.0, 1.0]), bsr.SignChannel(), 0.6),
+}
+
+
+class TestSymmetricSignals:
+    @pytest.mark.parametrize("case", SYMMETRIC)
+    def test_every_iteration(self, case):
+        d = 48
+        prior, channel, alpha = SYMMETRIC[case]
+        theory = bsr.iterate(Problem(prior, channel, alpha), 8)
+        # d (d + 1)/2 entries, not d^2/2, are unknown
+        close = bsr.iterate(Problem(prior, channel, alpha * d / (d + 1)), 8)
+        mean, error, qhat = average(Problem(prior, channel, alpha), d, 8, 8)
+        size = np.abs(close.mmse - theory.mmse) + prior.second_moment / d
+        assert np.all(np.abs(mean - theory.mmse) < 3.0 * error + 1.5 * size)
+        assert np.all(error[1:] < 0.05)
+        np.testing.assert_allclose(qhat, theory.qhat, rtol=0.12)
+
+    def test_the_sign_is_known_where_the_mean_is_not_zero(self):
+        # even labels, but E S = -2 sqrt(d) I
+        problem = Problem(SymmetricPrior([-3.0, -1.0]), GaussianChannel(0.0), 0.45)
+        run = amp(problem.sample(30, rng=0))
+        assert run.status is Status.PERFECT_RECOVERY
+        assert run.mse[0] == pytest.approx(1.0, abs=0.05)
+        assert run.estimate.trace() < 0.0
+
+    def test_a_start_with_an_overlap(self):
+        problem = Problem(SymmetricPrior([-1.0, 1.0]), GaussianChannel(0.1), 0.4)
+        run = amp(problem.sample(60, rng=0), steps=1, start=0.7, rng=1)
+        assert run.overlap[0] == pytest.approx(0.7, abs=0.05)
+
+
 class TestPerfectRecovery:
+    @pytest.mark.parametrize(
+        "prior, alpha",
+        [
+            (RotationallyInvariantPrior([0.5, 1.5], 1.0), 0.9),
+            (RotationallyInvariantPrior([1.0], 2.0), 0.85),
+            (SymmetricPrior([-1.0, 1.0]), 0.45),
+        ],
+    )
+    def test_bulks_as_narrow_as_the_noise(self, prior, alpha):
+        run = amp(Problem(prior, GaussianChannel(0.0), alpha).sample(30, rng=0))
+        assert run.status is Status.PERFECT_RECOVERY
+        assert run.mse[-1] < 1e-24
+
     @pytest.mark.parametrize(("beta", "rho"), [(1.0, 0.3), (2.5, 0.2), (1.0, 1.5)])
     def test_above_strong_recovery(self, beta, rho):
         strong = GaussianFactorPrior(beta, rho).strong_recovery
@@ -258,6 +308,17 @@ class TestDivergence:
         np.testing.assert_allclose(denoised, prior.denoise(R, 0.5), atol=1e-12)
         # Stein: s times the divergence estimates the error
         assert 0.5 * divergence == pytest.approx(prior.mmse(0.5), rel=0.05)
+
+    @pytest.mark.parametrize("s", [1e-4, 1e-10, 1e-18, 1e-22])
+    def test_atoms_as_narrow_as_the_noise(self, s):
+        # eigenvalues are -1 and 1 after denoising: only pairs of different ones contribute
+        rng = np.random.default_rng(0)
+        prior, vectors = SymmetricPrior([-1.0, 1.0]), np.linalg.qr(rng.standard_normal((30, 30)))[0]
+        inside = 0.5 * np.sqrt(s) * np.linspace(-1.0, 1.0, 15)  # the bulks are (-1.4, 1.4) sqrt(s)
+        y = np.concatenate([inside - 1.0, inside + 1.0])
+        R = np.sqrt(30) * (vectors * y) @ vectors.T
+        _, divergence = denoise(prior, R, s)
+        assert divergence == pytest.approx(15**2 / (15 * 31), rel=1e-3 if s < 1e-5 else 3e-2)
 
     def test_zero(self):
         denoised, divergence = denoise(GaussianFactorPrior(1.0, 0.4), np.zeros((5, 5)), 1.0)

@@ -29,13 +29,14 @@ from bsr_theory.attention.amp import (
     _Answer,
     _answers,
     _covariances,
-    _denoise_symmetric,
     _equations,
     _gather,
     _pairs,
     _whitened,
 )
 from bsr_theory.priors import GaussianFactorPrior, SymmetricFactorPrior
+from bsr_theory.rotational import SymmetricPrior
+from bsr_theory.simulations._message_passing import denoise
 
 SMALL = {
     "tied": softmax_attention(0.2, 0.5, 3),
@@ -183,15 +184,13 @@ class TestPieces:
         Z = rng.standard_normal((7, 7))
         R = prior.sample(7, rng=rng) + np.sqrt(noise / 2) * (Z + Z.T)
         R[0, 0] += shift
-        _, divergence = _denoise_symmetric(prior, R, noise)
+        _, divergence = denoise(prior, R, noise)
         total, step = 0.0, 1e-6
         for i in range(7):
             for j in range(i, 7):
                 E = np.zeros((7, 7))
                 E[i, j] = E[j, i] = 1.0
-                up, down = (
-                    _denoise_symmetric(prior, R + x * step * E, noise)[0][i, j] for x in (1, -1)
-                )
+                up, down = (denoise(prior, R + x * step * E, noise)[0][i, j] for x in (1, -1))
                 total += (up - down) / (2 * step)
         assert divergence == pytest.approx(total / 28, rel=1e-6)
 
@@ -199,7 +198,7 @@ class TestPieces:
         prior = SymmetricFactorPrior(0.5)
         R = np.diag([1.0, 1.0, 1.0, 2.0, 3.0])
         apart = R + np.diag([0.0, 1e-6, -1e-6, 0.0, 0.0])
-        values = [_denoise_symmetric(prior, x, 0.5)[1] for x in (R, apart)]
+        values = [denoise(prior, x, 0.5)[1] for x in (R, apart)]
         assert values[0] == pytest.approx(values[1], rel=1e-4)
 
     def test_denoiser_is_that_of_the_prior(self):
@@ -210,7 +209,7 @@ class TestPieces:
         edge = prior.law(0.5).edges[0, 0]
         values, vectors = np.linalg.eigh(R / np.sqrt(60))
         values[0] = edge - 0.2
-        estimate, _ = _denoise_symmetric(prior, np.sqrt(60) * (vectors * values) @ vectors.T, 0.5)
+        estimate, _ = denoise(prior, np.sqrt(60) * (vectors * values) @ vectors.T, 0.5)
         found = np.einsum("ik,ij,jk->k", vectors, estimate, vectors) / np.sqrt(60)
         np.testing.assert_allclose(found[1:], prior.shrink(values[1:], 0.5), atol=1e-12)
         assert found[0] == pytest.approx(prior.shrink(edge, 0.5), abs=1e-12)
@@ -334,6 +333,15 @@ class TestRuns:
         np.testing.assert_allclose(mean, steps.mmse * (d + 1) / d, rtol=0.06)
         # the noise of an undamped iteration by 11 percent at d = 120, by 4 percent at 250
         np.testing.assert_allclose(np.mean([r.qhat for r in runs], axis=0), steps.qhat, rtol=0.12)
+
+    def test_any_eigenvalues(self):
+        channel, d = quadratic_network(0.4, 0.5, 0.1).channel, 60
+        problem = Problem(SymmetricPrior([-1.0, 1.0, 2.0]), channel, 0.4)
+        theory = iterate(Problem(problem.prior, channel, 0.4 * d / (d + 1)), 6)
+        runs = [amp(sample(problem, d, rng=k), steps=6, damping=0.0, tolerance=0) for k in range(6)]
+        mean = np.mean([r.mse for r in runs], axis=0)
+        assert mean[0] > 3.0 * mean[-1]
+        np.testing.assert_allclose(mean, theory.mmse * (d + 1) / d, rtol=0.1)
 
     def test_settles_where_denoising_at_that_size_says(self):
         """State evolution with the error of S + noise denoised at d = 60, not in the limit.

@@ -435,8 +435,8 @@ W = "--weights weights.npy"
             "prior must be one of factors for gradient-descent, got weights",
         ),
         (
-            "simulate amp --alpha 1 --eigenvalues eigenvalues.txt",
-            "prior must be that of a signal without symmetry here, got eigenvalues",
+            "simulate ridge --alpha 1 --eigenvalues eigenvalues.txt",
+            "prior must be that of a signal without symmetry for ridge, got eigenvalues",
         ),
         (
             "estimate ridge --alpha 1 --eigenvalues eigenvalues.txt",

@@ -32,10 +32,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Array, check_integer, check_number
-from ..priors import Prior, SymmetricFactorPrior
+from ..priors import SymmetricSignal
 from ..problem import Problem
 from ..results import SimulationRun, Status
-from ..simulations._message_passing import HOPELESS, Damping, denoise
+from ..simulations._message_passing import HOPELESS, Damping, denoise, prior_mean
 from .indexed import (
     HardmaxChannel,
     LinearTokenChannel,
@@ -49,7 +49,6 @@ __all__ = ["AttentionInstance", "amp", "sample"]
 _Index = npt.NDArray[np.intp]
 
 _EPS = float(np.finfo(float).eps)
-_STEP = 1e-5  # relative step of the derivative of the denoiser
 _DAMPING = 0.5  # with none tied runs end in cycles of two, with 0.3 some leave a fixed point
 _LEAST_MISFIT = 0.1  # a residual that vanishes by chance does not prove that there is no error
 _CANCELS = 0.1  # share of a sum of terms of both signs that is not trusted
@@ -325,35 +324,6 @@ def _answers(instance: AttentionInstance, C: Array) -> Callable[[Array, float], 
 # --------------------------------------------------------------------------------------------
 
 
-def _denoise_symmetric(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
-    r"""Return the Bayes estimate of a symmetric S and its divergence per independent entry.
-
-    .. math:: \mathrm{div} f = \sum_i f'(\lambda_i)
-              + \sum_{i<j} \frac{f(\lambda_i) - f(\lambda_j)}{\lambda_i - \lambda_j}.
-    """
-    values, vectors = np.linalg.eigh(R)
-    d = len(R)
-    root = np.sqrt(d)
-    y = values / root
-    # below the spectrum f falls to 0 within a few eigenvalues' distance: there it stays what it is
-    # at the edge, else whether the lowest one has crossed decides on div and runs do not settle
-    edge = prior.law(s).edges[0, 0]
-    # eigenvalues of the noise are of size sqrt(s), those of the signal may be much larger
-    step = _STEP * np.maximum(np.abs(y), np.sqrt(s))
-    points = np.maximum(np.concatenate([y, y - step, y + step]), edge)
-    # one call, so that the spectral law is solved once
-    f, down, up = np.reshape(prior.shrink(points, s), (3, d))
-    slope = (up - down) / (2.0 * step)
-    i, j = np.triu_indices(d, 1)
-    gap = y[j] - y[i]
-    # eigenvalues that agree to half the digits: the derivative is the better quotient
-    close = gap <= 1e-8 * np.abs(y[j])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pairs = np.where(close, slope[i], (f[j] - f[i]) / gap)
-    estimate = (vectors * (f * root)) @ vectors.T
-    return estimate, 2.0 * float(slope.sum() + pairs.sum()) / (d * (d + 1))
-
-
 def amp(
     instance: AttentionInstance,
     *,
@@ -442,9 +412,8 @@ def amp(
             raise ValueError(f"{name} of the instance must be finite")
     began = time.perf_counter()
     S, prior = instance.S, instance.problem.prior.at_size(len(instance.S))
-    if channel.tied != isinstance(prior, SymmetricFactorPrior):
+    if channel.tied != isinstance(prior, SymmetricSignal):
         raise ValueError(f"prior must be symmetric for tied tokens and only then, got {prior!r}")
-    best = _denoise_symmetric if channel.tied else denoise
     k = 2.0 if channel.tied else 1.0
     entries = len(S) * (len(S) + 1) / 2 if channel.tied else S.size
     unit = k * entries / S.size  # of V in terms of an error per entry of S
@@ -457,10 +426,10 @@ def amp(
     rounding = (256.0 * _EPS * max(1.0, 1.0 / getattr(channel, "sharpness", 1.0))) ** 2
     # signs do not tell the scale of S, in which runs would drift for hundreds of iterations
     blind = isinstance(channel, HardmaxChannel)
-    # E S = sqrt(r) I has the overlap rho = r/d
-    mean = np.sqrt(prior.prior_overlap * len(S)) * np.eye(*S.shape)
+    mean = prior_mean(prior, S.shape)
+    unknown = float(prior.second_moment - prior.prior_overlap)  # error without data, M(inf)
 
-    estimate, memory, V = mean, np.zeros(C.shape[:2]), 1.0
+    estimate, memory, V = mean, np.zeros(C.shape[:2]), unknown
     errors, overlaps = [float(np.mean((estimate - S) ** 2))], [float(np.mean(estimate * S))]
     believed, snrs, misfits, kept = [unit * V], [], [], []
     status, hopeless = Status.NOT_CONVERGED, 0.0
@@ -473,10 +442,10 @@ def amp(
         s = max(misfit, _LEAST_MISFIT) * gain
         hopeless = hopeless or HOPELESS * s  # of the first iteration
         if s <= hopeless and s < np.inf:
-            denoised, divergence = best(prior, estimate + k * gain * _gather(instance, g), s)
+            denoised, divergence = denoise(prior, estimate + k * gain * _gather(instance, g), s)
             if blind:
                 scale = np.sqrt(
-                    (prior.prior_overlap + unit * (1.0 - float(prior.mmse(s))))
+                    (prior.prior_overlap + unit * (unknown - float(prior.mmse(s))))
                     / np.mean(denoised**2)
                 )
                 denoised, divergence = scale * denoised, scale * divergence
@@ -487,7 +456,7 @@ def amp(
             memory = keep.value * memory + new * divergence * gain * np.einsum("npq,nq->np", C, g)
             V = max(keep.value * V + new * float(prior.mmse(s)), _EPS**2)
         else:
-            estimate, memory, V, moved = mean, np.zeros_like(memory), 1.0, np.inf
+            estimate, memory, V, moved = mean, np.zeros_like(memory), unknown, np.inf
             keep.strengthen()
         errors.append(float(np.mean((estimate - S) ** 2)))
         overlaps.append(float(np.mean(estimate * S)))

@@ -8,13 +8,14 @@ from typing import Literal
 import numpy as np
 
 from .._arrays import Array, check_number
-from ..priors import Prior
+from ..priors import Prior, SymmetricSignal
 
-__all__ = ["HOPELESS", "Damping", "denoise", "divergence"]
+__all__ = ["HOPELESS", "Damping", "denoise", "divergence", "prior_mean"]
 
 HOPELESS = 4.0  # labels explained that many times worse than without data: start again
 
 _STEP = 1e-5  # relative step of the derivative of the denoiser
+_INSIDE = 1e-3  # the same, of the width of a bulk
 _MISFIT = 2.0  # times its first value: a misfit that, still growing, calls for damping
 _GROWTH = 1.1  # of the misfit in one iteration
 _PATIENCE = 15  # iterations without progress that call for damping
@@ -47,19 +48,73 @@ def divergence(sigma: Array, f: Array, slope: Array, d2: int) -> float:
     return float(slope.sum() + (d2 - d1) * ratio.sum() + 2.0 * pairs.sum())
 
 
+def _within_bulks(step: Array, y: Array, edges: Array) -> Array:
+    """Return steps that are small on the scale of the bulk around each y.
+
+    Bulks around values that many singular values of S share are as narrow as the noise.
+    """
+    step = step.copy()
+    for low, high in edges:
+        width = high - low
+        around = (y > low - 0.5 * width) & (y < high + 0.5 * width)
+        step[around] = np.minimum(step[around], _INSIDE * width)
+    return np.maximum(step, 8.0 * np.spacing(np.abs(y)))
+
+
 def denoise(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
-    """Return the Bayes estimate of S from ``R = S + sqrt(s) Z`` and its divergence per entry."""
+    """Return the Bayes estimate of S from ``R = S + sqrt(s) Z`` and its divergence.
+
+    The divergence is per independent entry: all, or ``d (d + 1)/2`` of a symmetric S.
+    """
+    if isinstance(prior, SymmetricSignal):
+        return _denoise_symmetric(prior, R, s)
     left, sigma, right = np.linalg.svd(R, full_matrices=False)
     d1, d2 = sorted(R.shape)
     root = np.sqrt(d2)
     y = sigma / root
     # noise and signal may lie at scales that differ by many decades: a step for each
-    step = _STEP * np.where(y > 0.0, y, y[0] or 1.0)
+    step = _within_bulks(_STEP * np.where(y > 0.0, y, y[0] or 1.0), y, prior.law(s).edges)
     below, above = np.maximum(y - step, 0.0), y + step
     # one call, so that the spectral law is solved once
     f, down, up = np.reshape(prior.shrink(np.concatenate([y, below, above]), s), (3, d1))
     slope = (up - down) / (above - below)
     return (left * (f * root)) @ right, divergence(y, f, slope, d2) / R.size
+
+
+def _denoise_symmetric(prior: SymmetricSignal, R: Array, s: float) -> tuple[Array, float]:
+    r"""Return the Bayes estimate of a symmetric S and its divergence per independent entry.
+
+    .. math:: \mathrm{div} f = \sum_i f'(\lambda_i)
+              + \sum_{i<j} \frac{f(\lambda_i) - f(\lambda_j)}{\lambda_i - \lambda_j}.
+    """
+    values, vectors = np.linalg.eigh(R)
+    d = len(R)
+    root = np.sqrt(d)
+    y = values / root
+    # below the spectrum f falls to 0 within a few eigenvalues' distance: there it stays what it is
+    # at the edge, else whether the lowest one has crossed decides on div and runs do not settle
+    edges = prior.law(s).edges
+    # eigenvalues of the noise are of size sqrt(s), those of the signal may be much larger
+    step = _within_bulks(_STEP * np.maximum(np.abs(y), np.sqrt(s)), y, edges)
+    points = np.maximum(np.concatenate([y, y - step, y + step]), edges[0, 0])
+    # one call, so that the spectral law is solved once
+    f, down, up = np.reshape(prior.shrink(points, s), (3, d))
+    slope = (up - down) / (2.0 * step)
+    i, j = np.triu_indices(d, 1)
+    gap = y[j] - y[i]
+    # eigenvalues that agree to half the digits: the derivative is the better quotient
+    close = gap <= 1e-8 * np.abs(y[j])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pairs = np.where(close, slope[i], (f[j] - f[i]) / gap)
+    estimate = (vectors * (f * root)) @ vectors.T
+    return estimate, 2.0 * float(slope.sum() + pairs.sum()) / (d * (d + 1))
+
+
+def prior_mean(prior: Prior, shape: tuple[int, ...]) -> Array:
+    """Return E S, a multiple of the unit matrix; 0 unless S is symmetric."""
+    if isinstance(prior, SymmetricSignal):
+        return float(prior.shrink(0.0, np.inf)) * np.sqrt(shape[0]) * np.eye(*shape)
+    return np.zeros(shape)
 
 
 # --------------------------------------------------------------------------------------------

@@ -12,6 +12,10 @@ With :math:`a_\mu = X_\mu/\sqrt{d_1 d_2}` one iteration is
 
 where f acts on the singular values of R, the overlines are means over the n samples and
 :math:`\alpha = n/(d_1 d_2)`.
+
+Of a symmetric S, labels tell ``S_ij`` and ``S_ji`` together: the sum over samples is made
+symmetric, which halves the variance s off the diagonal, f acts on eigenvalues, its divergence
+is over the independent entries, and the start is E S.
 """
 
 from __future__ import annotations
@@ -25,9 +29,10 @@ from scipy.optimize import brentq
 from tqdm import tqdm
 
 from .._arrays import Array, check_integer, check_number
+from ..priors import Prior, SymmetricSignal
 from ..problem import Instance
 from ..results import SimulationRun, Status
-from ._message_passing import HOPELESS, Damping, denoise
+from ._message_passing import HOPELESS, Damping, denoise, prior_mean
 
 __all__ = ["amp"]
 
@@ -48,13 +53,21 @@ def _hint(instance: Instance, q: float, rng: Any) -> tuple[Array, float]:
         raise ValueError(f"start must be an overlap in (0, {most:g}) or a matrix, got {q!r}")
     s = np.exp(brentq(lambda x: float(prior.overlap(unit * np.exp(x))) / q - 1.0, -60.0, 60.0))
     noise = np.random.default_rng(rng).standard_normal(instance.S.shape)
+    if isinstance(prior, SymmetricSignal):
+        noise = (noise + noise.T) / np.sqrt(2.0)
     return denoise(prior, instance.S + np.sqrt(s) * noise, s)[0], most - q
+
+
+def _unknown(prior: Prior) -> float:
+    """Return the error per entry of E S."""
+    return float(prior.second_moment - prior.prior_overlap)
 
 
 def _begin(instance: Instance, start: Any, rng: Any) -> tuple[Array, float]:
     """Return the first estimate and its error."""
+    prior = instance.problem.prior
     if start is None:
-        return np.zeros(instance.S.shape), instance.problem.prior.second_moment
+        return prior_mean(prior, instance.S.shape), _unknown(prior)
     if np.ndim(start) == 0:
         return _hint(instance, check_number("start", start), rng)
     estimate = np.array(start, dtype=np.float64)
@@ -113,10 +126,10 @@ def amp(
         The run has converged when the estimate moves by less than ``tolerance`` times its own
         standard error, root mean square per entry.  0 runs all the steps.
     start : None, float or array_like, shape (d1, d2)
-        First estimate; None starts from 0, the mean of the prior.  A number is an overlap q: S is
-        shown through so much noise that the Bayes estimate from it has this overlap, as
-        ``bsr_theory.iterate(problem, q=q)`` has.  From a matrix the algorithm is told the error
-        of the start, which makes it an experiment on fixed points.
+        First estimate; None starts from the mean of the prior, 0 unless S is symmetric.  A number
+        is an overlap q: S is shown through so much noise that the Bayes estimate from it has this
+        overlap, as ``bsr_theory.iterate(problem, q=q)`` has.  From a matrix the algorithm is told
+        the error of the start, which makes it an experiment on fixed points.
     rng : None, int or numpy.random.Generator
         Source of the noise of such a start, the only randomness.
     damping : "auto" or float
@@ -173,6 +186,9 @@ def amp(
     began = time.perf_counter()
 
     X, y, S, alpha = instance.X, instance.y, instance.S, instance.alpha
+    symmetric = isinstance(instance.problem.prior, SymmetricSignal)
+    # of the noise off the diagonal, and of the entries
+    half, independent = (0.5, 0.5 * (1.0 + 1.0 / len(S))) if symmetric else (1.0, 1.0)
     prior, channel, unit = instance.problem.prior, instance.problem.channel, instance.noise_unit
     eps = float(np.finfo(X.dtype).eps)
     floor, rounding = eps**2, (256.0 * eps) ** 2  # of an error per entry
@@ -184,16 +200,19 @@ def amp(
         g[rows], slope[rows] = channel.score(y[rows], h - b[rows], V)
         return g[rows]
 
-    unseen = channel.score(y, np.zeros(X.n), prior.second_moment)
-    even = bool(np.max(np.abs(unseen[0])) <= _EVEN)
+    mean, unknown = prior_mean(prior, S.shape), _unknown(prior)
+    unseen = channel.score(y, X.matvec(mean) if mean.any() else np.zeros(X.n), unknown)
+    even = not mean.any() and bool(np.max(np.abs(unseen[0])) <= _EVEN)
     # even labels say nothing at 0, which is a fixed point that a run must not be sent back to
-    hopeless = np.inf if even else HOPELESS * _measure(*unseen, alpha).noise
+    hopeless = np.inf if even else HOPELESS * half * _measure(*unseen, alpha).noise
     errors, overlaps, believed = [_error(estimate, S, even)], [_overlap(estimate, S, even)], [V]
     snrs, misfits, kept = [], [], []
     status = Status.NOT_CONVERGED
     for step in tqdm(range(1, steps + 1), desc="amp", disable=not progress):
         correlation = X.sweep(estimate, respond)
         gain, s, misfit = _measure(g, slope, alpha)
+        if symmetric:
+            correlation, s = 0.5 * (correlation + correlation.T), half * s
         if np.isnan(s) and step == 1:
             raise ValueError("X of the instance must be finite")
         if s <= hopeless:
@@ -203,10 +222,10 @@ def amp(
             keep.update(misfit, noise=s, step=moved)
             new = 1.0 - keep.value
             estimate = estimate + new * change
-            b = keep.value * b + new * divergence * gain * g
+            b = keep.value * b + new * independent * divergence * gain * g
             V = max(keep.value * V + new * float(prior.mmse(unit * s)), floor)
         else:
-            estimate, b, V, moved = np.zeros(S.shape), np.zeros(X.n), prior.second_moment, np.inf
+            estimate, b, V, moved = mean, np.zeros(X.n), unknown, np.inf
             keep.strengthen()
         errors.append(_error(estimate, S, even))
         overlaps.append(_overlap(estimate, S, even))

@@ -131,7 +131,7 @@ def _dimensions(problem: Problem) -> tuple[tuple[str, ...], dict[str, tuple[tupl
             along = varying[name]
             dims = tuple(names[k] for k in along)
             coordinates[name] = (dims, value.reshape([shape[k] for k in along]))
-        elif isinstance(value, float | int):
+        elif isinstance(value, float | int) and not isinstance(value, bool):
             coordinates[name] = ((), value)
     return tuple(names), coordinates
 
@@ -304,9 +304,10 @@ def compare(
     xarray.Dataset
         Over ``sample`` and the dimensions of the problem, which carry the names of the parameters
         that vary along them: ``mse``, ``overlap``, ``signal`` (the squared norm of S per entry,
-        1 on average), ``iterations``, ``seconds``, ``status`` and what else the estimator
-        reports; without ``sample``: ``mse_mean`` with its standard error ``mse_error``, ``theory``,
-        and the Bayes-optimal error ``bayes``.  The attributes say where all came from.
+        ``prior.second_moment`` on average), ``iterations``, ``seconds``, ``status`` and what else
+        the estimator reports; without ``sample``: ``mse_mean`` with its standard error
+        ``mse_error``, ``theory``, and the Bayes-optimal error ``bayes``.  The attributes say where
+        all came from.
 
     Raises
     ------
@@ -316,9 +317,9 @@ def compare(
     Notes
     -----
     Theory is taken at the ratios that the instances have after rounding (`Problem.at_size`).
-    At fixed d1 it differs from the mean by O(1/d1), and ``signal`` fluctuates with a standard
-    deviation near ``sqrt(2 (1/d1 + 1/d2)/r)``, which ``mse/signal`` is free of where noise is not
-    dominant.
+    At fixed d1 it differs from the mean by O(1/d1), and ``signal`` of Gaussian factors fluctuates
+    with a standard deviation near ``sqrt(2 (1/d1 + 1/d2)/r)``, which ``mse/signal`` is free of
+    where noise is not dominant.
 
     Examples
     --------

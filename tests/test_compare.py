@@ -13,6 +13,7 @@ import xarray as xr
 
 import bsr_theory as bsr
 from bsr_theory import Instance, Problem, SimulationRun, Status
+from bsr_theory.rotational import RotationallyInvariantPrior
 from bsr_theory.simulations import amp, compare, nuclear_norm, ridge
 
 PROBLEM = bsr.bilinear_regression([0.3, 0.6], 2.0, [[0.2], [0.5], [1.0]], 0.1)
@@ -236,3 +237,23 @@ def test_a_generator_is_a_source_too() -> None:
     one, two = (compare(PROBLEM, noisy, **common, rng=np.random.default_rng(3)) for _ in range(2))
     np.testing.assert_array_equal(one.mse, two.mse)
     assert not (compare(PROBLEM, noisy, **common).mse == one.mse).any()
+
+
+@pytest.mark.parametrize("estimator", ["nuclear_norm", "ridge"])
+def test_signals_of_given_singular_values(estimator: str) -> None:
+    prior = RotationallyInvariantPrior([0.0, 0.5, 2.0], 1.5)
+    problem = Problem(prior, bsr.GaussianChannel(0.1), [0.3, 0.8])
+    runs = compare(
+        problem, estimator, d1=12, samples=3, rng=0, executor="serial", lam="optimal"
+    )  # fmt: skip
+    assert "normalize" not in runs.coords
+    assert float(runs.beta) == 1.5
+    # singular values are those of the law, up to rounding
+    np.testing.assert_allclose(runs.signal, prior.second_moment, rtol=1e-12)
+    rounded = Problem(prior, problem.channel, [problem[k].at_size(12).alpha for k in (0, 1)])
+    expected = getattr(bsr.erm, estimator)(rounded, lam="optimal")
+    np.testing.assert_allclose(runs.theory, expected.mse, rtol=1e-9)
+    np.testing.assert_allclose(runs.rank_theory, expected.rank, rtol=1e-9)
+    assert (runs.bayes < runs.theory).all()
+    np.testing.assert_allclose(runs.mse_mean, runs.theory, rtol=0.25)
+    assert runs.attrs["runs_not_converged"] == 0

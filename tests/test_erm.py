@@ -11,7 +11,7 @@ import highprec_erm
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
@@ -26,6 +26,7 @@ from bsr_theory import (
     LowRankFactorPrior,
     Problem,
     Status,
+    SymmetricFactorPrior,
     bilinear_regression,
     limits,
     solve,
@@ -39,6 +40,9 @@ from bsr_theory.erm import (
     ridge,
     soft_threshold,
 )
+from bsr_theory.rotational import RotationallyInvariantPrior, SymmetricPrior
+from bsr_theory.simulations import nuclear_norm as nuclear_norm_run
+from bsr_theory.spectra.numerical import Measure
 
 DATA = Path(__file__).parent / "data"
 INF = float("inf")
@@ -396,8 +400,9 @@ class TestRidge:
     def test_the_peak_and_bad_input(self):
         assert ridge(bilinear_regression(1.0, 2.0, 0.5, 0.1)).mse == INF
         assert ridge(bilinear_regression(1.0, 2.0, 0.5)).mse == 0.0
-        with pytest.raises(ValueError, match="variance 1"):
-            ridge(Problem(LowRankFactorPrior(2.0), GaussianChannel(0.1), 0.5))
+        for prior in (LowRankFactorPrior(2.0), SymmetricPrior([-1.0, 1.0])):
+            with pytest.raises(ValueError, match="prior must be of rectangular S"):
+                ridge(Problem(prior, GaussianChannel(0.1), 0.5))
         with pytest.raises(ValueError, match="lam must be >= 0 and finite, got -1"):
             ridge(bilinear_regression(0.5, 2.0, 0.5), lam=-1.0)
 
@@ -754,6 +759,384 @@ class TestClassification:
         assert np.all(np.abs(mean - exact) < 3 * error + 0.02 * exact), (mean, error, exact)
 
 
+# --- any singular values ------------------------------------------------------------------------
+
+
+class TwoAtoms:
+    """Thresholding of ``S + sqrt(s) Z`` for S of two singular values, on the real axis.
+
+    The equation of Dozier and Silverstein is a polynomial of degree 5, solved at every node;
+    pieces end at the edges, found by bisection, and at tau.
+    """
+
+    def __init__(self, places, masses, beta, s):
+        self.squares, self.masses = np.square(places), np.array(masses)
+        self.c, self.s = 1 / beta, s
+        top = (np.sqrt(np.max(self.squares)) + np.sqrt(s) * (1 + np.sqrt(self.c))) ** 2 * 1.01
+        grid = np.concatenate([np.geomspace(1e-7 * top, top, 1500), np.linspace(0, top, 3000)[1:]])
+        grid.sort()
+        inside = self.transform(grid).imag > 1e-6
+        ends = [0.0] if inside[0] else []
+        for k in np.flatnonzero(inside[1:] != inside[:-1]):
+            lo, hi = grid[k], grid[k + 1]
+            for _ in range(60):
+                w = 0.5 * (lo + hi)
+                same = (self.transform(np.array([w])).imag[0] > 1e-6) == inside[k]
+                lo, hi = (w, hi) if same else (lo, w)
+            ends.append(0.5 * (lo + hi))
+        self.bulks = np.sqrt(np.reshape(ends, (-1, 2)))
+
+    def transform(self, w):
+        """Return ``int rho_W/(x - w)``, of the roots that with the largest imaginary part."""
+        s, c, (l1, l2), (p1, p2) = self.s, self.c, self.squares, self.masses
+        k, one = s * (1 - c), np.ones_like(w)
+        # coefficients of (e - 1) q1 q2 - s c e (p1 q2 + p2 q1), q = l + k e - w e^2, highest first
+        product = [w * w, -2 * w * k, k * k - w * (l1 + l2), k * (l1 + l2) * one, l1 * l2 * one]
+        left = np.array([*product, 0 * w]) - np.array([0 * w, *product])
+        left[2:5] -= s * c * np.array([-w, k * one, (p1 * l2 + p2 * l1) * one])
+        companion = np.zeros((w.size, 5, 5))
+        companion[:, np.arange(1, 5), np.arange(4)] = 1.0
+        companion[:, 0] = (-left[1:] / left[0]).T
+        m = (np.linalg.eigvals(companion) - 1) / (s * c)
+        return m[np.arange(w.size), np.argmax(m.imag, axis=1)]
+
+    def rule(self, tau, nodes):
+        """Return y, h(y) and weights of ``int rho``, with tau among the ends of pieces."""
+        x, weights = np.polynomial.legendre.leggauss(nodes)
+        x, weights = 0.25 * np.pi * (x + 1), 0.25 * np.pi * weights
+        parts = []
+        for lo, hi in self.bulks:
+            ends = [lo, tau, hi] if lo < tau < hi else [lo, hi]
+            for a, b in itertools.pairwise(ends):
+                y = a + (b - a) * np.sin(x) ** 2
+                m = self.transform(y * y)
+                h = (1 - self.c) / y - 2 * self.c * y * m.real
+                parts.append((y, h, 2 * y * m.imag / np.pi * (b - a) * np.sin(2 * x) * weights))
+        return np.hstack(parts)
+
+    def threshold(self, tau, *, hard=False):
+        """Return what the functions of the same names do, and int rho h over y > tau."""
+        for nodes in (150, 600, 2400):  # many where two bulks are about to part
+            y, h, weights = self.rule(tau, nodes)
+            if abs(weights.sum() - 1) < 1e-12:
+                break
+        assert abs(weights @ (y * h) - 1) < 1e-12
+        f = np.where(y > tau, y if hard else y - tau, 0.0)
+        overlap, norm = weights @ (f * (y - self.s * h)), weights @ f**2
+        exact = {"mse": self.masses @ self.squares - 2 * overlap + norm, "overlap": overlap,
+                 "norm": norm, "rank": weights @ (y > tau), "nuclear_norm": weights @ f,
+                 "divergence": weights @ (f * h)}  # fmt: skip
+        return exact, weights @ (h * (y > tau))
+
+
+def atoms_prior(places, masses, beta):
+    return RotationallyInvariantPrior(Measure.from_atoms(places, masses), beta)
+
+
+FIELDS = ("mse", "overlap", "norm", "rank", "nuclear_norm", "train_loss", "effective_noise",
+          "threshold", "lam")  # fmt: skip
+# singular values, their masses, beta, s, tau: gaps, zeros, a hard edge, tau in and off the bulks
+ATOMS = [
+    ((0.5, 2.0), (0.6, 0.4), 2.0, 0.05, 0.6),
+    ((0.5, 2.0), (0.6, 0.4), 1.0, 0.3, 1.2),
+    ((0.0, 1.5), (0.7, 0.3), 1.5, 0.2, 0.9),
+    ((0.0, 1.5), (0.7, 0.3), 1.0, 0.02, 0.2),
+    ((0.5, 2.0), (0.6, 0.4), 5.0, 2.0, 2.4),
+]
+
+
+class TestAnySingularValues:
+    def compare(self, beta, rho, alpha, delta, lam):
+        exact = GaussianFactorPrior(beta, rho)
+        prior = RotationallyInvariantPrior(exact.law(0.0), beta)
+        found, expected = (
+            nuclear_norm(Problem(p, GaussianChannel(delta), alpha), lam=lam) for p in (prior, exact)
+        )
+        assert np.array_equal(found.status, expected.status)
+        for name in FIELDS:
+            # the training loss of the best penalty is a difference, tiny without noise
+            atol = 1e-13 if name in ("train_loss", "lam") else 0.0
+            assert_allclose(
+                getattr(found, name), getattr(expected, name), rtol=5e-12, atol=atol, err_msg=name
+            )
+
+    @pytest.mark.parametrize("lam", [0.0, 0.3, "optimal"])
+    @pytest.mark.parametrize(
+        ("beta", "rho", "delta"),
+        [(1.0, 0.05, 0.1), (2.0, 0.3, 0.0), (10.0, 1.0, 0.1), (1.0, 2.0, 0.0)],
+    )
+    def test_gaussian_factors_from_their_density(self, beta, rho, delta, lam):
+        self.compare(beta, rho, np.array([0.2, 0.9]), delta, lam)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("lam", [0.0, 0.01, 1.0, "optimal"])
+    @pytest.mark.parametrize("delta", [0.0, 0.1])
+    @pytest.mark.parametrize("rho", [0.05, 0.3, 1.0, 2.0])
+    @pytest.mark.parametrize("beta", [1.0, 2.0, 10.0])
+    def test_gaussian_factors_everywhere(self, beta, rho, delta, lam):
+        self.compare(beta, rho, np.array([0.02, 0.2, 0.55, 0.95, 1.5]), delta, lam)
+
+    @pytest.mark.parametrize("hard", [False, True])
+    @pytest.mark.parametrize(("places", "masses", "beta", "s", "tau"), ATOMS)
+    def test_thresholding_two_singular_values(self, places, masses, beta, s, tau, hard):
+        exact, _ = TwoAtoms(places, masses, beta, s).threshold(tau, hard=hard)
+        found = (hard_threshold if hard else soft_threshold)(
+            atoms_prior(places, masses, beta), s, tau
+        )
+        assert found.threshold == tau
+        for name, value in exact.items():
+            assert getattr(found, name) == pytest.approx(value, rel=2e-12), name
+
+    @pytest.mark.parametrize("lam", [0.0, 0.2, "optimal"])
+    @pytest.mark.parametrize(("places", "masses", "beta", "s", "tau"), ATOMS[:4])
+    def test_regression_on_two_singular_values(self, places, masses, beta, s, tau, lam):
+        alpha, delta = 0.4, 0.1
+        problem = Problem(atoms_prior(places, masses, beta), GaussianChannel(delta), alpha)
+        point = nuclear_norm(problem, lam=lam)
+        s, tau = point.effective_noise, point.threshold
+        exact, hilbert = TwoAtoms(places, masses, beta, s).threshold(tau)
+        assert alpha * s == pytest.approx(delta + exact["mse"], rel=2e-11)
+        free = alpha - exact["divergence"]
+        assert tau * free == pytest.approx(point.lam, rel=1e-10, abs=1e-12)
+        if lam == "optimal":
+            assert tau * exact["rank"] == pytest.approx(s * hilbert, rel=1e-10)
+        for name in ("mse", "overlap", "norm", "rank", "nuclear_norm"):
+            assert getattr(point, name) == pytest.approx(exact[name], rel=1e-11)
+        train = (delta + exact["mse"]) * (free / alpha) ** 2
+        assert point.train_loss == pytest.approx(train, rel=1e-10, abs=1e-12)
+
+    @pytest.mark.parametrize("s", [1e-3, 0.4, 50.0])
+    def test_gaussian_entries(self, s):
+        """A quarter circle with noise is a larger one: everything is elementary."""
+        law = GaussianFactorPrior(1.0, INF).law(0.0)
+        a = np.array([1e-3, 0.3, 1.0, 1.9, 1.9999])
+        found = soft_threshold(RotationallyInvariantPrior(law, 1.0), s, a * np.sqrt(1 + s))
+        angle = np.arcsin(a / 2)
+        rank = 2 / np.pi * (np.pi / 2 - angle - np.sin(2 * angle) / 2)
+        first = (4 - a * a) ** 1.5 / (3 * np.pi)
+        second = 2 / np.pi * (np.pi / 2 - angle + np.sin(4 * angle) / 4)
+        divergence, norm = second - a * first, (1 + s) * (second - 2 * a * first + a * a * rank)
+        for name, value in (
+            ("rank", rank), ("nuclear_norm", np.sqrt(1 + s) * (first - a * rank)),
+            ("divergence", divergence), ("overlap", divergence), ("norm", norm),
+            ("mse", 1 - 2 * divergence + norm),
+        ):  # fmt: skip
+            atol = 1e-14 * (1 + s)  # of the differences above
+            assert_allclose(getattr(found, name), value, rtol=1e-11, atol=atol, err_msg=name)
+
+    @pytest.mark.parametrize("s", [1e-9, 0.02, 3.0])
+    def test_many_columns(self, s):
+        """beta = inf: y^2 = sigma^2 + s and h = 1/y, with atoms inside of a density too."""
+        measure = Measure.from_density(
+            lambda x: np.full_like(x, 0.4), [(0.0, 1.5)], [(0.0, 0.1), (0.7, 0.1), (2.0, 0.2)]
+        )
+        prior = RotationallyInvariantPrior(measure, INF)
+
+        def mean(f, tau):
+            total = sum(m * f(np.sqrt(x * x + s)) for x, m in ((0.0, 0.1), (0.7, 0.1), (2.0, 0.2)))
+            kink = np.sqrt(max(tau * tau - s, 0.0))
+            ends = np.unique([0.0, *np.minimum([np.sqrt(s), 9 * np.sqrt(s), kink], 1.5), 1.5])
+            return total + 0.4 * sum(
+                quad(lambda x: f(np.sqrt(x * x + s)), a, b, epsabs=1e-14, epsrel=1e-12)[0]
+                for a, b in itertools.pairwise(ends)
+            )
+
+        for tau in (0.6 * np.sqrt(s), 1.3 * np.sqrt(s), 0.6, 1.8):
+            found = soft_threshold(prior, s, tau)
+            divergence = mean(lambda y: max(1 - tau / y, 0.0), tau)  # noqa: B023
+            error = mean(lambda y: min(y, tau) ** 2, tau) - s + 2 * s * divergence  # noqa: B023
+            assert found.divergence == pytest.approx(divergence, rel=1e-10)
+            assert found.mse == pytest.approx(error, rel=1e-10)
+            hard = hard_threshold(prior, s, tau)
+            kept = mean(lambda y: (y > tau) * y * (y - s / y), tau)  # noqa: B023
+            assert hard.overlap == pytest.approx(kept, rel=1e-9, abs=1e-14)
+        for kind in (soft_threshold, hard_threshold):
+            best, others = kind(prior, s), kind(prior, s, np.linspace(0.0, 2.2, 300))
+            assert np.all(others.mse >= best.mse * (1 - 1e-12))
+
+    @pytest.mark.parametrize("lam", [0.0, "optimal"])
+    @pytest.mark.parametrize("beta", [1.0, 2.0, INF])
+    def test_perfect_recovery_depends_on_the_rank_alone(self, beta, lam):
+        flat = Measure.from_density(lambda x: np.full_like(x, 0.3), [(1.0, 2.0)], [(0.0, 0.7)])
+        star = nuclear_norm_threshold(0.3, beta)
+        for prior in (
+            RotationallyInvariantPrior(flat, beta),
+            atoms_prior((0.0, 1.0), (0.7, 0.3), beta),
+        ):
+            assert prior.rank == pytest.approx(0.3, rel=1e-14)
+            alpha = star * (1 + np.array([-1e-9, -1e-12, 1e-12, 1e-9]))
+            point = nuclear_norm(Problem(prior, GaussianChannel(), alpha), lam=lam)
+            assert list(point.status) == [0, 0, 1, 1]
+            assert np.all(point.mse[:2] > 0) and np.all(point.mse[2:] == 0.0)
+            assert_allclose(point.mse[0] / point.mse[1], 1e6, rtol=2e-3)
+            assert_allclose(point.overlap[2], prior.second_moment, rtol=1e-14)
+            points, masses = prior.measure.rule()
+            assert_allclose(point.nuclear_norm[2], masses @ points, rtol=1e-13)
+            assert_allclose(point.rank[2], 0.3, rtol=1e-14)
+        # full rank
+        full = Problem(
+            atoms_prior((0.5, 1.0), (0.7, 0.3), beta), GaussianChannel(), [1 - 1e-9, 1.0]
+        )
+        assert nuclear_norm(full, lam=lam).status.tolist() == [0, 1]
+
+    @pytest.mark.parametrize("lam", [0.0, "optimal"])
+    @pytest.mark.parametrize(("beta", "rank"), [(1.0, 0.2), (2.0, 0.7), (INF, 0.5)])
+    def test_the_error_vanishes_quadratically(self, beta, rank, lam):
+        """With the constant of `TestAsymptotics`, for r equal singular values in closed form."""
+        prior = RotationallyInvariantPrior(
+            Measure.from_atoms([0.0, 1.0], [1 - rank, rank]), beta, normalize=True
+        )
+        star, c, sigma = nuclear_norm_threshold(rank, beta), 1 / beta, rank**-0.5
+        # int rho h over the signal: zeros repel it from below, and its mirror image from there
+        H = rank / sigma * ((1 - c) + c * rank / 2 + 2 * c * (1 - rank))
+        cut = 1 - rank
+        if beta < INF:
+            cut = estimators.recovery(beta, rank)[1]
+        scale = star / (2 * cut * np.sqrt(1 - rank / beta) * H) ** 2
+        for distance, rtol in ((1e-5, 1e-3), (1e-8, 1e-6)):
+            alpha = star - distance
+            point = nuclear_norm(Problem(prior, GaussianChannel(), alpha), lam=lam)
+            assert point.mse == pytest.approx(scale * (star - alpha) ** 2, rel=rtol)
+
+    def test_units(self):
+        """S and labels c times as large: errors c^2, thresholds and penalties c times."""
+        alpha, c = np.array([0.3, 1.4]), 3.0
+        small = atoms_prior((0.2, 1.0), (0.5, 0.5), 2.0)
+        large = atoms_prior((0.6, 3.0), (0.5, 0.5), 2.0)
+        powers = dict.fromkeys(FIELDS, 2) | {
+            "rank": 0, "nuclear_norm": 1, "threshold": 1, "lam": 1
+        }  # fmt: skip
+        for lam, other in ((0.1, 0.3), ("optimal", "optimal"), (0.0, 0.0)):
+            a = nuclear_norm(Problem(small, GaussianChannel(0.1), alpha), lam=lam)
+            b = nuclear_norm(Problem(large, GaussianChannel(0.9), alpha), lam=other)
+            for name in FIELDS:
+                expected = getattr(a, name) * c ** powers[name]
+                assert_allclose(getattr(b, name), expected, rtol=1e-11, atol=1e-15, err_msg=name)
+            assert_allclose(
+                b.mse, large.second_moment - 2 * b.overlap + b.norm, rtol=1e-10, atol=1e-13
+            )
+        a, b = soft_threshold(small, 0.1), soft_threshold(large, 0.9)
+        assert b.threshold == pytest.approx(c * a.threshold) and b.rank == pytest.approx(a.rank)
+        assert b.mse == pytest.approx(c * c * a.mse)
+        assert b.divergence == pytest.approx(a.divergence)
+
+    @pytest.mark.parametrize("lam", [0.0, 0.2, "optimal"])
+    def test_ridge(self, lam):
+        """The variance of the entries sets the scale of noise; singular values do not matter."""
+        prior, alpha = atoms_prior((0.6, 3.0), (0.5, 0.5), 2.0), np.array([0.4, 1.6])
+        v = prior.second_moment
+        point = ridge(Problem(prior, GaussianChannel(0.3), alpha), lam=lam)
+        penalty = 0.3 / v if lam == "optimal" else lam
+        assert_allclose(point.lam, penalty, rtol=1e-14)
+        assert_allclose(point.mse, v * limits.ridge_mse(alpha, 0.3 / v, penalty), rtol=1e-12)
+        assert_allclose(point.mse, v - 2 * point.overlap + point.norm, rtol=1e-12)
+        train = v * limits.ridge_train_loss(alpha, 0.3 / v, penalty)
+        assert_allclose(point.train_loss, train, rtol=1e-12)
+        rules = [prior.law(float(s)).quadrature() for s in point.effective_noise]
+        mean = np.array([rule.weights @ rule.y for rule in rules])
+        assert_allclose(point.nuclear_norm, mean / (1 + point.threshold), rtol=1e-11)
+
+    @pytest.mark.parametrize("loss", ["squared", "logistic", "hinge"])
+    def test_classification(self, loss):
+        exact = GaussianFactorPrior(2.0, 0.4)
+        prior = RotationallyInvariantPrior(exact.law(0.0), 2.0)
+        found, expected = (
+            nuclear_norm(Problem(p, SignChannel(0.1), 1.5), lam=0.1, loss=loss)
+            for p in (prior, exact)
+        )
+        for name in (*FIELDS, "cosine", "label_error"):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-10), name
+        wide = RotationallyInvariantPrior([1.0, 3.0], 2.0)
+        with pytest.raises(ValueError, match="prior must have entries of variance 1"):
+            nuclear_norm(Problem(wide, SignChannel(0.1), 1.5), lam=0.1, loss=loss)
+
+    @given(st.lists(st.tuples(positive(0.03, 10), positive(0.01, 1)), min_size=1, max_size=4),
+           st.sampled_from([1.0, 1.3, 4.0, INF]), positive(1e-4, 1e2), st.booleans())  # fmt: skip
+    @settings(max_examples=25)
+    def test_best_thresholds_of_few_singular_values(self, atoms, beta, s, zeros):
+        places, masses = (np.array(x) for x in zip(*atoms, strict=True))
+        if zeros:
+            places, masses = np.append(places, 0.0), np.append(masses, 0.5)
+        prior = RotationallyInvariantPrior(
+            Measure.from_atoms(places, masses / masses.sum()), beta, normalize=True
+        )
+        top = prior.measure.support[1] + 2.1 * np.sqrt(s)
+        tau = np.linspace(0.0, top, 40)
+        for kind in (soft_threshold, hard_threshold):
+            best, others = kind(prior, s), kind(prior, s, tau)
+            assert np.all(others.mse >= best.mse * (1 - 1e-10))
+            assert prior.mmse(s) * (1 - 1e-9) <= best.mse <= min(1.0, s) * (1 + 1e-12)
+            assert_allclose(others.mse, 1 - 2 * others.overlap + others.norm, atol=1e-11 * (1 + s))
+            assert np.all(np.diff(others.rank) <= 1e-14)
+
+    def test_special_noises(self):
+        prior = atoms_prior((0.0, 0.5, 2.0), (0.2, 0.4, 0.4), 2.0)
+        soft = soft_threshold(prior, 0.0, [0.0, 0.2, 1.0, 3.0])
+        assert_allclose(soft.mse, [0.0, 0.8 * 0.04, 0.1 + 0.4, 1.7], rtol=1e-9, atol=1e-15)
+        assert_allclose(soft.rank, [1.0, 0.8, 0.4, 0.0], atol=1e-14)
+        # without noise singular values repel as 1/(x^2 - y^2): finite matrices, without that
+        # within groups, which cancels
+        c, m, x = 0.5, (0.2, 0.4, 0.4), (0.0, 0.5, 2.0)
+        for tau, value in ((0.2, soft.divergence[1]), (1.0, soft.divergence[2])):
+            total = 0.0
+            for p, y in zip(m, x, strict=True):
+                f = max(y - tau, 0.0)
+                total += p * (1 - c) * f / y if y else 0.0
+                for q, z in zip(m, x, strict=True):
+                    g = max(z - tau, 0.0)
+                    quotient = (y * f - z * g) / (y * y - z * z) if y != z else (
+                        0.5 * ((y > tau) + f / y) if y else 0.0)  # fmt: skip
+                    total += c * p * q * quotient
+            assert value == pytest.approx(total, rel=1e-6)
+        assert soft_threshold(prior, INF).mse == pytest.approx(prior.second_moment, rel=1e-14)
+        assert soft_threshold(prior, 0.3, INF).mse == pytest.approx(1.7, rel=1e-14)
+        assert soft_threshold(prior, 0.3, 0.0).mse == pytest.approx(0.3, rel=1e-13)
+
+    def test_arrays_and_refusals(self):
+        prior = atoms_prior((0.5, 2.0), (0.6, 0.4), 2.0)
+        problem = Problem(prior, GaussianChannel([[0.1], [-1.0]]), [0.3, np.nan, 0.9])
+        found = nuclear_norm(problem, on_failure="return")
+        assert found.status.tolist() == [[0, 11, 0], [11, 11, 11]]
+        assert np.array_equal(np.isnan(found.mse), found.status == 11)
+        assert ridge(problem, on_failure="return").status.tolist() == found.status.tolist()
+        one = nuclear_norm(Problem(prior, GaussianChannel(0.1), 0.9))
+        assert found.mse[0, 2] == one.mse
+        assert np.isnan(soft_threshold(prior, [0.5, np.nan]).mse).tolist() == [False, True]
+        for other in (
+            SymmetricPrior([-1.0, 1.0]),
+            SymmetricFactorPrior(0.5),
+            LowRankFactorPrior(2.0),
+        ):
+            with pytest.raises(ValueError, match="prior must be a GaussianFactorPrior or a Rotati"):
+                nuclear_norm(Problem(other, GaussianChannel(0.1), 0.5))
+            with pytest.raises(ValueError, match="prior must be a GaussianFactorPrior or a Rotati"):
+                soft_threshold(other, 0.5)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("lam", [0.0, 0.1])
+    @pytest.mark.parametrize(
+        "prior",
+        [
+            RotationallyInvariantPrior([0.0, 0.0, 0.5, 1.5], 1.0, normalize=True),
+            SymmetricPrior([-1.5, 0.0, 0.0, 0.5], normalize=True),
+        ],
+    )
+    def test_the_convex_program(self, prior, lam):
+        """The minimiser at finite size, to a bias of order 1/d; symmetric S, too."""
+        law = prior.measure.atoms
+        known = atoms_prior(np.abs(law[:, 0]), law[:, 1], 1.0)
+        for alpha in (0.3, 0.6):
+            theory = nuclear_norm(Problem(known, GaussianChannel(0.05), alpha), lam=lam)
+            problem = Problem(prior, GaussianChannel(0.05), alpha)
+            runs = [nuclear_norm_run(problem.sample(40, rng=k), lam) for k in range(24)]
+            for name in ("mse", "overlap", "rank", "train_loss", "nuclear_norm"):
+                values = [np.atleast_1d(getattr(run, name))[-1] for run in runs]
+                exact = getattr(theory, name)
+                error = np.std(values, ddof=1) / np.sqrt(len(runs))
+                away = abs(np.mean(values) - exact)
+                assert away < 3.5 * error + 0.005 * exact + 1e-12, (name, alpha)
+
+
 # --- finite matrices ----------------------------------------------------------------------------
 
 
@@ -766,19 +1149,29 @@ def _divergence(sigma, f, slope, d1, d2):
 
 
 @pytest.mark.parametrize("kind", [soft_threshold, hard_threshold])
-@pytest.mark.parametrize(("beta", "rho", "s"), [(2.0, 0.2, 0.6), (1.0, 0.5, 0.05)])
-def test_finite_matrices(kind, beta, rho, s):
-    prior, rng, d1 = GaussianFactorPrior(beta, rho), np.random.default_rng(7), 300
+@pytest.mark.parametrize(
+    ("prior", "s"),
+    [
+        (GaussianFactorPrior(2.0, 0.2), 0.6),
+        (GaussianFactorPrior(1.0, 0.5), 0.05),
+        (RotationallyInvariantPrior([0.0, 0.5, 2.0], 1.5, normalize=True), 0.1),
+    ],
+    ids=repr,
+)
+def test_finite_matrices(kind, prior, s):
+    rng, d1 = np.random.default_rng(7), 300
     theory = kind(prior, s, 0.9 * soft_threshold(prior, s).threshold)
     tau = theory.threshold
     seen = []
     for _ in range(6):
         S = prior.sample(d1, rng=rng)
-        S /= np.sqrt(np.mean(S**2))  # the largest of the fluctuations
+        # without the largest of the fluctuations
+        S /= np.sqrt(np.mean(S**2))
+        Z = rng.standard_normal(S.shape)
+        Z -= np.mean(S * Z) * S
+        Z /= np.sqrt(np.mean(Z**2))
         d2 = S.shape[1]
-        left, sigma, right = np.linalg.svd(
-            S + np.sqrt(s) * rng.standard_normal(S.shape), full_matrices=False
-        )
+        left, sigma, right = np.linalg.svd(S + np.sqrt(s) * Z, full_matrices=False)
         y = sigma / np.sqrt(d2)
         keep = y > tau
         f = np.where(keep, y - tau if kind is soft_threshold else y, 0.0)

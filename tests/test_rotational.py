@@ -9,6 +9,7 @@ import pytest
 from scipy.integrate import quad
 
 import bsr_theory as bsr
+from bsr_theory._kernels import subordination
 from bsr_theory.priors import GaussianFactorPrior, SymmetricFactorPrior
 from bsr_theory.rotational import RotationallyInvariantPrior, SymmetricPrior
 from bsr_theory.spectra import MarchenkoPasturLaw
@@ -442,6 +443,15 @@ def test_state_evolution_and_message_passing() -> None:
     assert run.status.ok and run.mse[-1] == pytest.approx(point.mmse, rel=0.08)
 
 
+@pytest.mark.parametrize("prior", PRIORS, ids=repr)
+def test_information_without_noise(prior: Any) -> None:
+    """It grows by half the degrees of freedom per factor of e, however small noise is."""
+    logs = np.array([-55.0, -58.0, -61.0, -64.0, -100.0, -300.0, -690.0])
+    information = prior.information(np.exp(-logs))
+    slope = np.diff(information) / -np.diff(logs)
+    np.testing.assert_allclose(slope, 0.5 * prior.strong_recovery, rtol=1e-8)
+
+
 def test_strong_recovery() -> None:
     alpha = np.array([0.5, 0.87, 0.8749999, 0.876])
     points = bsr.solve(bsr.Problem(PRIORS[0], bsr.GaussianChannel(0.0), alpha))
@@ -472,3 +482,86 @@ def test_thresholds() -> None:
     ours, theirs = bsr.thresholds(prior, channel), bsr.thresholds(exact, channel)
     for name in ("weak_recovery", "algorithmic", "information_theoretic", "informed_spinodal"):
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=1e-6)
+
+
+# -- the tables that convex estimators read ------------------------------------------------------
+
+
+def table(prior: RotationallyInvariantPrior, s: float) -> tuple[Any, ...]:
+    """Return y, weights, h and what is denoised at all nodes of `subordination.tabulate`."""
+    bulk, panels, nodes = subordination.tabulate(prior.unit_source(), s, 1.0 / prior.beta)
+    half = 0.5 * np.diff(panels, axis=1)
+    weights = half * subordination.WEIGHTS * nodes[:, :, subordination.NODE_DENSITY]
+    atoms = 0.5 * subordination.WEIGHTS * nodes[:, :, subordination.NODE_DENSITY]
+    weights = np.where(bulk[:, None] < 0, atoms, weights)
+    columns = (subordination.NODE_Y, subordination.NODE_HILBERT, subordination.NODE_DENOISED)
+    y, h, denoised = (nodes[:, :, k].ravel() for k in columns)
+    return y, weights.ravel(), h, denoised
+
+
+TABLED = [
+    RotationallyInvariantPrior(GaussianFactorPrior(2.0, 0.5).law(0.0), 2.0),
+    RotationallyInvariantPrior(GaussianFactorPrior(1.0, 1.0).law(0.0), 1.0),
+    RotationallyInvariantPrior([0.0, 0.0, 0.5, 1.0, 1.5], 3.0, normalize=True),
+    RotationallyInvariantPrior(np.linspace(0.1, 2.0, 40), 1.0, normalize=True),
+    RotationallyInvariantPrior([0.0, 0.5, 0.5, 1.5], np.inf, normalize=True),
+    RotationallyInvariantPrior(GaussianFactorPrior(2.0, 0.5).law(0.0), np.inf),
+]
+
+
+@pytest.mark.parametrize("prior", TABLED, ids=repr)
+def test_tables_obey_the_sum_rules(prior: RotationallyInvariantPrior) -> None:
+    for s in (1e-12, 1e-4, 0.05, 1.0, 1e4):
+        y, weights, h, denoised = table(prior, s)
+        assert weights.sum() == pytest.approx(1.0, abs=1e-13)
+        assert weights @ y**2 == pytest.approx(1.0 + s, rel=1e-12)
+        # h of atoms is of order 1/sqrt(s)
+        assert weights @ (y * h) == pytest.approx(1.0, abs=1e-12 + 1e-16 / np.sqrt(s))
+        assert weights @ (y * denoised) == pytest.approx(1.0, rel=1e-11)
+        assert weights @ denoised**2 == pytest.approx(prior.overlap(s), rel=1e-10)
+        np.testing.assert_allclose(y - s * h, denoised, atol=1e-14 * (1.0 + s))
+
+
+@pytest.mark.parametrize("prior", TABLED[:4], ids=repr)
+def test_tables_are_the_law(prior: RotationallyInvariantPrior) -> None:
+    for s in (1e-3, 0.3, 20.0):
+        y, _, h, _ = table(prior, s)
+        law = prior.law(s)
+        # close to an edge y itself does not resolve the law
+        inside = np.min(np.abs(np.subtract.outer(y, law.edges.ravel())), axis=1) > 1e-6 * y
+        np.testing.assert_allclose(h[inside], law.hilbert(y[inside]), rtol=1e-9, atol=1e-9)
+    _, weights, _, _ = table(prior, 0.3)
+    y = table(prior, 0.3)[0]
+    rule = prior.law(0.3).quadrature(32)
+    for power in (1, 3, 5):
+        assert weights @ y**power == pytest.approx(rule.weights @ rule.y**power, rel=1e-12)
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0, np.inf])
+def test_the_noise_at_which_zeros_part(beta: float) -> None:
+    prior = RotationallyInvariantPrior([0.0, 1.0, 1.5], beta)
+    s = subordination.parting_noise(prior.unit_source(), 1.0 / beta)
+    assert s > 1e-3
+    if beta < np.inf:
+        law = RotationallyInvariantPrior(prior.measure, beta, normalize=True).law(s)
+        low = law.edges[0]
+        rule = law.quadrature()
+        assert rule.weights[rule.y <= low[1]].sum() == pytest.approx(1.0 / 3.0, abs=1e-10)
+    none = RotationallyInvariantPrior([1.0, 1.5], beta)
+    assert subordination.parting_noise(none.unit_source(), 1.0 / beta) == 0.0
+
+
+def test_noise_without_an_extent() -> None:
+    """At 1e-32 the edge of a bulk is that of the density, to the last digit."""
+    prior = RotationallyInvariantPrior(GaussianFactorPrior(1.0, 0.05).law(0.0), 1.0)
+    y, weights, _, _ = table(prior, 1e-32)
+    assert weights.sum() == pytest.approx(1.0, abs=1e-12)
+    assert weights @ y**2 == pytest.approx(1.0, rel=1e-12)
+    assert prior.mmse(1e-32) == pytest.approx(1e-32 * prior.strong_recovery, rel=1e-10)
+
+
+def test_rank() -> None:
+    assert RotationallyInvariantPrior([0.0, 0.0, 0.5, 1.0], 2.0).rank == 0.5
+    law = GaussianFactorPrior(2.0, 0.3).law(0.0)
+    assert RotationallyInvariantPrior(law, 2.0).rank == pytest.approx(0.3, rel=1e-14)
+    assert RotationallyInvariantPrior([0.1, 2.0], 2.0).rank == 1.0

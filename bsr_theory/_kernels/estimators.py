@@ -1,7 +1,7 @@
 """Singular value thresholding of ``S + sqrt(s) Z`` and the convex estimators that reduce to it.
 
-For ``S = A B / sqrt(r)`` let rho be the law of the singular values y of ``Y/sqrt(d2)`` and
-``y - s h(y)`` the optimal denoiser.  Soft thresholding, ``f(y) = (y - tau)_+``, has::
+Let rho be the law of the singular values y of ``Y/sqrt(d2)`` and ``y - s h(y)`` the optimal
+denoiser.  Soft thresholding, ``f(y) = (y - tau)_+``, has for entries of variance 1::
 
     divergence  D = int rho f h,        C = 1 - D = int rho min(y, tau) h
     error       E = s (1 - 2 C + b),    b = int rho min(y, tau)^2 / s
@@ -10,11 +10,15 @@ For ``S = A B / sqrt(r)`` let rho be the law of the singular values y of ``Y/sqr
 and regression with a nuclear-norm penalty is ``alpha s = delta + E``, ``lam = tau (alpha - D)``.
 The theory of the convex estimators is derived in the documentation.
 
-The law is cut once into the panels of `rectangular.make_panels`, and their sums are kept.  A
-threshold inside a panel then needs that panel alone: its two parts are analytic on the same
-ellipses as the whole, so that the rule of 16 points stays exact to rounding wherever the
-threshold falls, and an unknown threshold is found as a position on the arc, where y is explicit.
-Between two bulks, below them and above them every quantity is a polynomial of tau.
+The law is cut once into panels, and their sums are kept.  A threshold inside a panel then needs
+that panel alone: its two parts are analytic on the same ellipses as the whole, so that the rule
+of 16 points stays exact to rounding wherever the threshold falls, and an unknown threshold is
+found as a position in the panel.  Between two bulks, below them and above them every quantity is
+a polynomial of tau.
+
+A `Signal` says what S is.  For ``S = A B / sqrt(r)`` the panels are those of
+`rectangular.make_panels`, on whose arc all is explicit; for any other law of singular values
+those of `subordination.tabulate`, between whose nodes all is interpolated.
 """
 
 from __future__ import annotations
@@ -40,14 +44,24 @@ from .rectangular import (
     make_curve,
     make_panels,
 )
+from .subordination import (
+    NODE_DENOISED,
+    NODE_DENSITY,
+    NODE_HILBERT,
+    NODE_STEP,
+    NODE_Y,
+    parting_noise,
+    tabulate,
+)
 
 __all__: list[str] = []
 
-CURVE, SHIFTED, SCALED = range(3)  # kinds of law: see make_law
+CURVE, SHIFTED, SCALED, SAMPLED = range(4)  # kinds of law: see Law
 INTERPOLATE, PENALTY, BEST, MINIMAX = range(4)  # equations that fix a threshold
 COUNT, Y, SQUARE, HILBERT, Y_HILBERT, SIGNAL, Y_SIGNAL = range(7)  # columns of sums
 
 _NONE = 1e-32  # noise that stands for none: its square root is below rounding
+_QUIET = 1e-18  # for divergences of laws with atoms
 _HUGE = 1e8  # times sqrt(beta): s rho from which S is as good as Gaussian entries
 _STEP = 1e-2  # relative step in sqrt(s) of the extrapolation to s = 0
 _SAMPLES = 6  # points of it
@@ -55,32 +69,45 @@ _SAMPLES = 6  # points of it
 CONVERGED, PERFECT, FAILED, INVALID = 0, 1, 10, 11  # values of results.Status
 MSE, OVERLAP, NORM, RANK, NUCLEAR, TRAIN, NOISE, THRESHOLD, LAM, RESIDUAL, CALLS, STATUS = range(12)
 
+_BARYCENTRIC = np.sqrt((1.0 - NODES**2) * WEIGHTS)
+_BARYCENTRIC[1::2] *= -1.0  # of the polynomial through the Gauss nodes
+
 
 # --------------------------------------------------------------------------------------------
 # The law of singular values, cut into panels
 # --------------------------------------------------------------------------------------------
 
+# S of entries of variance 1: with a `subordination.Source` its singular values, of which the share
+# rho is not 0; without (None), S = A B/sqrt(r) with r = rho d1.  Loops are compiled for each alone.
+Signal = namedtuple("Signal", "beta rho source")
 # kind CURVE: S = A B/sqrt(r) at finite beta and rho, on the arc of `rectangular`.
 # kind SHIFTED: beta = inf, y^2 = x + s and h = 1/y with x of a Marchenko-Pastur law.
 # kind SCALED: Gaussian entries, y^2 = (1 + s) x and h = y/(1 + s).
+# kind SAMPLED: a source, between the nodes of `subordination.tabulate`.
 # Marchenko-Pastur: x = low + span sin^2(theta/2), y^2 = scale x + shift.
 Law = namedtuple("Law", "kind s beta c first second low span scale shift")
 # Row k holds the panel [x0, x1] of a bulk (-1: an atom), its ends y0, y1 and its sums; below[k]
-# and above[k] add up the rows before k and from k on.
-Table = namedtuple("Table", "law rows bulk x y sums below above")
+# and above[k] add up the rows before k and from k on; nodes are those of a SAMPLED law.
+Table = namedtuple("Table", "law rows bulk x y sums below above nodes")
+
+
+@jit
+def _arcless_law(kind, beta, low, span, scale, shift, s):
+    """Return a law that is not on the arc of `rectangular`."""
+    c = make_curve(2.0, 1.0, 1.0)  # not used
+    b = make_bulk(c, 0)
+    return Law(kind, s, beta, c, b, b, low, span, scale, shift)
 
 
 @jit
 def _marchenko_pastur_law(kind, beta, ratio, scale, shift, s):
-    c = make_curve(2.0, 1.0, 1.0)  # not used
-    b = make_bulk(c, 0)
     root = math.sqrt(ratio)
-    return Law(kind, s, beta, c, b, b, (1.0 - root) ** 2, 4.0 * root, scale, shift)
+    return _arcless_law(kind, beta, (1.0 - root) ** 2, 4.0 * root, scale, shift, s)
 
 
 @jit
 def make_law(beta, rho, s):
-    """Return the law of the singular values of ``(S + sqrt(s) Z)/sqrt(d2)``."""
+    """Return the law of the singular values of ``(A B/sqrt(r) + sqrt(s) Z)/sqrt(d2)``."""
     if rho == np.inf or (beta < np.inf and s * rho > _HUGE * math.sqrt(beta)):
         return _marchenko_pastur_law(SCALED, beta, 1.0 / beta, 1.0 + s, 0.0, s)
     if beta == np.inf:
@@ -146,8 +173,18 @@ def _marchenko_pastur_panels(law, ends):
 
 
 @jit
-def make_table(law):
-    """Return the panels of the law with their sums."""
+def _finish(law, rows, bulk, x, y, sums, nodes):
+    """Return the table, with the sums added up."""
+    below, above = np.zeros((rows + 1, 7)), np.zeros((rows + 1, 7))
+    for k in range(rows):
+        below[k + 1] = below[k] + sums[k]
+        above[rows - k - 1] = above[rows - k] + sums[rows - k - 1]
+    return Table(law, rows, bulk, x, y, sums, below, above, nodes)
+
+
+@jit
+def _explicit_table(law):
+    """Return the panels of a law whose points are explicit, with their sums."""
     bulk = np.empty(2 * _PANELS + 1, np.int64)
     x = np.zeros((2 * _PANELS + 1, 2))
     y = np.empty((2 * _PANELS + 1, 2))
@@ -194,11 +231,84 @@ def make_table(law):
                 sums[rows, SIGNAL] += weight * signal / value
                 sums[rows, Y_SIGNAL] += weight * signal
             rows += 1
-    below, above = np.zeros((rows + 1, 7)), np.zeros((rows + 1, 7))
+    return _finish(law, rows, bulk, x, y, sums, np.empty((0, 16, 5)))
+
+
+@jit
+def _between(nodes, place):
+    """Return (y, density, h, denoised, dw/dx) at a place of [-1, 1] between the nodes of a panel.
+
+    The barycentric form of the polynomial through them.
+    """
+    total, y, density, h, denoised, step = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for j in range(NODES.size):
+        distance = place - NODES[j]
+        share = _BARYCENTRIC[j] / (distance if distance != 0.0 else 1e-100)
+        total += share
+        y += share * nodes[j, NODE_Y]
+        density += share * nodes[j, NODE_DENSITY]
+        h += share * nodes[j, NODE_HILBERT]
+        denoised += share * nodes[j, NODE_DENOISED]
+        step += share * nodes[j, NODE_STEP]
+    return y / total, density / total, h / total, denoised / total, step / total
+
+
+@jit
+def _table_point(t, k, x):
+    """Return (w, rho dw/dx, y h, y (y - s h), dw/dx) at the position x of row k."""
+    if t.law.kind != SAMPLED:
+        return _law_point(t.law, t.bulk[k], x)
+    place = (2.0 * x - t.x[k, 0] - t.x[k, 1]) / (t.x[k, 1] - t.x[k, 0])
+    y, density, h, denoised, step = _between(t.nodes[k], place)
+    y = max(y, 0.0)
+    return y * y, density, y * h, y * denoised, step
+
+
+@jit
+def _sampled_table(source, beta, s):
+    """Return the panels of a law that is known by its nodes, with their sums."""
+    law = _arcless_law(SAMPLED, beta, 0.0, 0.0, 1.0, 0.0, s)
+    bulk, x, nodes = tabulate(source, s, 1.0 / beta)
+    rows = bulk.size
+    y, sums = np.empty((rows, 2)), np.zeros((rows, 7))
     for k in range(rows):
-        below[k + 1] = below[k] + sums[k]
-        above[rows - k - 1] = above[rows - k] + sums[rows - k - 1]
-    return Table(law, rows, bulk, x, y, sums, below, above)
+        half = 0.5 * (x[k, 1] - x[k, 0])
+        for j in range(NODES.size):
+            node = nodes[k, j]
+            # an atom has a mass and no extent
+            weight = WEIGHTS[j] * node[NODE_DENSITY] * (0.5 if bulk[k] < 0 else half)
+            sums[k, COUNT] += weight
+            sums[k, Y] += weight * node[NODE_Y]
+            sums[k, SQUARE] += weight * node[NODE_Y] ** 2
+            sums[k, HILBERT] += weight * node[NODE_HILBERT]
+            sums[k, Y_HILBERT] += weight * node[NODE_Y] * node[NODE_HILBERT]
+            sums[k, SIGNAL] += weight * node[NODE_DENOISED]
+            sums[k, Y_SIGNAL] += weight * node[NODE_Y] * node[NODE_DENOISED]
+        if bulk[k] < 0:
+            y[k] = nodes[k, 0, NODE_Y]
+        else:
+            y[k, 0], y[k, 1] = _between(nodes[k], -1.0)[0], _between(nodes[k], 1.0)[0]
+        if k > 0:
+            # rounding must not let y fall, nor part the panels of a bulk
+            joined = bulk[k] >= 0 and bulk[k] == bulk[k - 1]
+            y[k, 0] = y[k - 1, 1] if joined else max(y[k, 0], y[k - 1, 1])
+            y[k, 1] = max(y[k, 1], y[k, 0])
+        else:
+            y[k, 0] = max(y[k, 0], 0.0)
+    return _finish(law, rows, bulk, x, y, sums, nodes)
+
+
+@jit
+def _table_of(source, beta, rho, s):
+    if source is None:
+        return _explicit_table(make_law(beta, rho, s))
+    return _sampled_table(source, beta, max(s, _NONE))
+
+
+@jit
+def make_table(signal, s):
+    """Return the law of the singular values of ``(S + sqrt(s) Z)/sqrt(d2)``, as a table."""
+    return _table_of(signal.source, signal.beta, signal.rho, s)
 
 
 # --------------------------------------------------------------------------------------------
@@ -241,14 +351,13 @@ def cut_between(t, k, tau):
 @jit
 def cut_inside(t, k, x, tau):
     """Return the functionals at a threshold at the position x of row k, where y is tau."""
-    law, which = t.law, t.bulk[k]
     base = cut_between(t, k + 1, tau)
     rank, hilbert, nuclear, norm = base.rank, base.hilbert, base.nuclear, base.norm
     divergence, overlap, signal = base.divergence, base.overlap, base.signal
     square, product, kept = base.square, base.product, base.kept
     mid, half = 0.5 * (x + t.x[k, 1]), 0.5 * (t.x[k, 1] - x)
     for j in range(NODES.size):
-        w, density, yh, ys, _ = _law_point(law, which, mid + half * NODES[j])
+        w, density, yh, ys, _ = _table_point(t, k, mid + half * NODES[j])
         weight = half * WEIGHTS[j] * density
         y = math.sqrt(w)
         f = (w - tau * tau) / (y + tau)
@@ -266,7 +375,7 @@ def cut_inside(t, k, x, tau):
     low_square, low_product, low_kept = b[SQUARE], b[Y_HILBERT], b[Y_SIGNAL]
     mid, half = 0.5 * (t.x[k, 0] + x), 0.5 * (x - t.x[k, 0])
     for j in range(NODES.size):
-        w, density, yh, ys, _ = _law_point(law, which, mid + half * NODES[j])
+        w, density, yh, ys, _ = _table_point(t, k, mid + half * NODES[j])
         weight = half * WEIGHTS[j] * density
         low_square += weight * w
         low_product += weight * yh
@@ -278,22 +387,45 @@ def cut_inside(t, k, x, tau):
 
 
 @jit
+def _position(t, k, tau):
+    """Return the position x in row k at which y is tau."""
+    law = t.law
+    if law.kind == SAMPLED:
+        lo, hi = -1.0, 1.0
+        place, half = 0.0, 0.5 * (t.x[k, 1] - t.x[k, 0])
+        for _ in range(100):
+            y, _, _, _, step = _between(t.nodes[k], place)
+            if y < tau:
+                lo = place
+            else:
+                hi = place
+            new = place - (y - tau) * 2.0 * y / (step * half)
+            if not lo < new < hi:
+                new = 0.5 * (lo + hi)
+            done = abs(new - place) <= 4e-16
+            place = new
+            if done:
+                break
+        return min(max(0.5 * (t.x[k, 0] + t.x[k, 1]) + half * place, t.x[k, 0]), t.x[k, 1])
+    if law.kind == CURVE:
+        b = law.first if t.bulk[k] == 0 else law.second
+        left, right = math.sin(0.5 * t.x[k, 0]) ** 2, math.sin(0.5 * t.x[k, 1]) ** 2
+        eta = locate(law.c, b, tau * tau, b.height * left, b.height * right)
+        share = eta / b.height
+    else:
+        share = (tau * tau - law.shift - law.scale * law.low) / (law.scale * law.span)
+    x = 2.0 * math.asin(math.sqrt(min(max(share, 0.0), 1.0)))
+    return min(max(x, t.x[k, 0]), t.x[k, 1])
+
+
+@jit
 def cut_at(t, tau):
     """Return the functionals at a given threshold."""
     for k in range(t.rows):
         if tau <= t.y[k, 0]:
             return cut_between(t, k, tau)
         if tau < t.y[k, 1]:
-            law, which = t.law, t.bulk[k]
-            if law.kind == CURVE:
-                b = law.first if which == 0 else law.second
-                left, right = math.sin(0.5 * t.x[k, 0]) ** 2, math.sin(0.5 * t.x[k, 1]) ** 2
-                eta = locate(law.c, b, tau * tau, b.height * left, b.height * right)
-                share = eta / b.height
-            else:
-                share = (tau * tau - law.shift - law.scale * law.low) / (law.scale * law.span)
-            x = 2.0 * math.asin(math.sqrt(min(max(share, 0.0), 1.0)))
-            return cut_inside(t, k, min(max(x, t.x[k, 0]), t.x[k, 1]), tau)
+            return cut_inside(t, k, _position(t, k, tau), tau)
     return cut_between(t, t.rows, tau)
 
 
@@ -349,12 +481,11 @@ def _find_between(t, k, mode, alpha, lam):
 @jit
 def _find_inside(t, k, mode, alpha, lam):
     """Solve the equation of `_excess` inside row k: Newton in x, bisection when it leaves."""
-    law, which = t.law, t.bulk[k]
     lo, hi = t.x[k, 0], t.x[k, 1]
     x, last = 0.5 * (lo + hi), False
     cut = cut_between(t, k, t.y[k, 0])
     for _ in range(120):
-        w, density, _, ys, step = _law_point(law, which, x)
+        w, density, _, ys, step = _table_point(t, k, x)
         tau = math.sqrt(w)
         cut = cut_inside(t, k, x, tau)
         value = _excess(mode, cut, alpha, lam)
@@ -419,7 +550,7 @@ def soft_error(cut, s):
 def _noise_table(beta, rho):
     """Return the law of the noise bulk as s -> 0, in units of sqrt(s (1 - rho/beta))."""
     ratio = 0.0 if beta == np.inf else (1.0 - rho) / (beta - rho)
-    return make_table(_marchenko_pastur_law(SCALED, 1.0 / ratio, ratio, 1.0, 0.0, 0.0))
+    return _explicit_table(_marchenko_pastur_law(SCALED, 1.0 / ratio, ratio, 1.0, 0.0, 0.0))
 
 
 @jit
@@ -472,13 +603,13 @@ def _recovery_slack(beta, rho, alpha, gap, mode):
 # Just around perfect recovery E/s differs from its limit e0 by sqrt(s) c(sqrt(s)), which is
 # lost in rounding: c is extrapolated from `samples` at multiples of `step`.
 Near = namedtuple("Near", "active e0 slack step samples")
-Point = namedtuple("Point", "beta rho alpha delta lam mode near")
+Point = namedtuple("Point", "signal alpha delta lam mode near")
 
 
 @jit
 def _find_threshold(p, s):
     lam = s if p.mode == BEST else p.lam
-    return find_cut(make_table(make_law(p.beta, p.rho, s)), p.mode, p.alpha, lam)
+    return find_cut(make_table(p.signal, s), p.mode, p.alpha, lam)
 
 
 @jit
@@ -494,16 +625,27 @@ def _lack(p, s):
 
 
 @jit
+def _parting_noise(source, beta, rho):
+    """Return the noise below which, roughly, the zeros of S have a bulk of their own, or 0."""
+    if source is None:
+        if beta == np.inf:
+            return (1.0 / math.sqrt(rho) - 1.0) ** 2
+        return _splitting_noise(beta, rho)
+    return parting_noise(source, 1.0 / beta)
+
+
+@jit
 def make_near(p, gap):
     """Return what `balance` needs close to perfect recovery."""
     samples = np.zeros(_SAMPLES)
-    e0, slack = _recovery_slack(p.beta, p.rho, p.alpha, gap, p.mode)
-    if p.beta == np.inf:
-        scale = (1.0 / math.sqrt(p.rho) - 1.0) ** 2
-    else:
-        scale = _splitting_noise(p.beta, p.rho)
+    beta, rho = p.signal.beta, p.signal.rho
+    scale = _parting_noise(p.signal.source, beta, rho)
+    if scale == 0.0:
+        # E/s is no power series in sqrt(s)
+        return Near(False, 0.0, 0.0, 0.0, samples)
+    e0, slack = _recovery_slack(beta, rho, p.alpha, gap, p.mode)
     # the noise bulk has its own scale: with rho -> 1 it is gone
-    step = _STEP * min(math.sqrt(scale), (1.0 - p.rho) * (1.0 - p.rho / p.beta))
+    step = _STEP * min(math.sqrt(scale), (1.0 - rho) * (1.0 - rho / beta))
     for k in range(_SAMPLES):
         root = (k + 1) * step
         samples[k] = (_lack(p, root * root) - (1.0 - e0)) / root
@@ -597,21 +739,22 @@ def _store(out, p, s, error, cut, free):
 
 
 @jit
-def nuclear_norm_point(beta, rho, alpha, delta, lam, mode, gap, refine, tolerance, out):
+def nuclear_norm_point(signal, alpha, delta, lam, mode, gap, refine, tolerance, out):
     """Fill one row: the estimate of one problem.  ``gap`` is alpha - alpha_star."""
     out[:] = np.nan
     out[CALLS] = 0.0
-    if not (beta >= 1.0 and rho > 0.0 and alpha > 0.0 and delta >= 0.0 and lam >= 0.0):
+    if not (
+        signal.beta >= 1.0 and signal.rho > 0.0 and alpha > 0.0 and delta >= 0.0 and lam >= 0.0
+    ):
         out[STATUS] = INVALID
         return
     none = Near(False, 0.0, 0.0, 0.0, np.zeros(_SAMPLES))
-    p = Point(beta, rho, alpha, delta, lam, mode, none)
+    p = Point(signal, alpha, delta, lam, mode, none)
     out[RESIDUAL], out[STATUS] = 0.0, CONVERGED
     if mode != PENALTY and delta == 0.0 and gap >= 0.0:
-        t = make_table(make_law(beta, rho, 0.0))
-        cut = cut_between(t, 0, 0.0)
+        cut = cut_between(make_table(signal, 0.0), 0, 0.0)
         _store(out, p, 0.0, 0.0, cut, 0.0)
-        out[OVERLAP], out[NORM], out[RANK], out[STATUS] = 1.0, 1.0, min(rho, 1.0), PERFECT
+        out[OVERLAP], out[NORM], out[RANK], out[STATUS] = 1.0, 1.0, min(signal.rho, 1.0), PERFECT
         return
     if mode == INTERPOLATE and alpha >= 1.0:
         # least squares
@@ -621,10 +764,10 @@ def nuclear_norm_point(beta, rho, alpha, delta, lam, mode, gap, refine, toleranc
             out[LAM], out[TRAIN] = 0.0, 0.0
             return
         s = delta / (alpha - 1.0)
-        _store(out, p, s, s, cut_between(make_table(make_law(beta, rho, s)), 0, 0.0), alpha - 1.0)
+        _store(out, p, s, s, cut_between(make_table(signal, s), 0, 0.0), alpha - 1.0)
         return
     if refine:
-        p = Point(beta, rho, alpha, delta, lam, mode, make_near(p, gap))
+        p = Point(signal, alpha, delta, lam, mode, make_near(p, gap))
     logs, left, calls = _solve_noise(p)
     s = math.exp(logs)
     _, error, cut = balance(p, s)
@@ -642,13 +785,13 @@ def nuclear_norm_point(beta, rho, alpha, delta, lam, mode, gap, refine, toleranc
 
 
 @jit
-def nuclear_norm_array(beta, rho, alpha, delta, lam, mode, gap, refine, tolerance, out):
+def nuclear_norm_array(source, beta, rho, alpha, delta, lam, mode, gap, refine, tolerance, out):
     """Fill out (n, 12); NaN where an input is not valid."""
     for i in range(alpha.size):
+        signal = Signal(beta[i], rho[i], source)
         nuclear_norm_point(
-            beta[i], rho[i], alpha[i], delta[i], lam[i], mode[i], gap[i], refine[i], tolerance,
-            out[i],
-        )  # fmt: skip
+            signal, alpha[i], delta[i], lam[i], mode[i], gap[i], refine[i], tolerance, out[i]
+        )
 
 
 @jit
@@ -675,10 +818,30 @@ def hard_error(cut, s):
 
 
 @jit
-def _worth(law, which, x):
-    """Return by how much keeping y at x reduces the error, 2 (y - s h)/y - 1."""
-    w, _, _, signal, _ = _law_point(law, which, x)
+def _worth(t, k, x):
+    """Return by how much keeping y at x of row k reduces the error, 2 (y - s h)/y - 1."""
+    if t.bulk[k] < 0:
+        return 2.0 * t.sums[k, Y_SIGNAL] / t.sums[k, SQUARE] - 1.0
+    w, _, _, signal, _ = _table_point(t, k, x)
     return 2.0 * signal / w - 1.0
+
+
+@jit
+def _find_half(t, k, lo, hi):
+    """Return the functionals where the denoised value passes y/2, at a position in [lo, hi].
+
+    hi is in row k, lo in it or in the row before, of the same bulk.
+    """
+    while hi - lo > 4e-16 * hi:
+        x = 0.5 * (lo + hi)
+        if not lo < x < hi:
+            break
+        if _worth(t, k if x >= t.x[k, 0] else k - 1, x) > 0.0:
+            hi = x
+        else:
+            lo = x
+    row = k if hi >= t.x[k, 0] else k - 1
+    return cut_inside(t, row, hi, math.sqrt(_table_point(t, row, hi)[0]))
 
 
 @jit
@@ -688,43 +851,25 @@ def find_hard(t, s):
     It is where the denoised value passes y/2 from below; of several such points, and of keeping
     all or nothing, the one of least error.
     """
-    law = t.law
     best = cut_between(t, 0, 0.0)
     cut = cut_between(t, t.rows, t.y[t.rows - 1, 1])
     if hard_error(cut, s) <= hard_error(best, s):
         best = cut
-    last_x, last_bulk, last_sign = 0.0, -1, -1.0  # an atom lies lowest and has no signal
-    if t.bulk[0] < 0 and t.rows == 1:
-        return best
+    last_x, last_bulk, last_sign = 0.0, -1, -1.0
     for k in range(t.rows):
         which = t.bulk[k]
-        if which < 0:
-            continue
         mid, half = 0.5 * (t.x[k, 0] + t.x[k, 1]), 0.5 * (t.x[k, 1] - t.x[k, 0])
-        for j in range(NODES.size):
+        for j in range(NODES.size if which >= 0 else 1):
             x = mid + half * NODES[j]
-            sign = _worth(law, which, x)
+            sign = _worth(t, k, x)
             if sign > 0.0 and last_sign <= 0.0:
-                if which == last_bulk:
-                    lo, hi, row = last_x, x, k
-                elif _worth(law, which, t.x[k, 0] + 1e-9 * half) > 0.0:
-                    tau = 0.5 * (t.y[k, 0] + (t.y[k - 1, 1] if k > 0 else t.y[k, 0]))
-                    cut, lo, hi, row = cut_between(t, k, tau), 0.0, 0.0, -1
+                if which >= 0 and which == last_bulk:
+                    cut = _find_half(t, k, last_x, x)
+                elif which < 0 or _worth(t, k, t.x[k, 0] + 1e-9 * half) > 0.0:
+                    below = t.y[k - 1, 1] if k > 0 else t.y[k, 0]
+                    cut = cut_between(t, k, 0.5 * (t.y[k, 0] + below))
                 else:
-                    lo, hi, row = t.x[k, 0], x, k
-                if row >= 0:
-                    while hi - lo > 4e-16 * hi:
-                        x_mid = 0.5 * (lo + hi)
-                        if not lo < x_mid < hi:
-                            break
-                        if _worth(law, which, x_mid) > 0.0:
-                            hi = x_mid
-                        else:
-                            lo = x_mid
-                    if hi < t.x[k, 0]:
-                        row = k - 1
-                    tau = _law_y(law, which, hi)
-                    cut = cut_inside(t, row, hi, tau)
+                    cut = _find_half(t, k, t.x[k, 0], x)
                 if hard_error(cut, s) <= hard_error(best, s):
                     best = cut
             last_x, last_bulk, last_sign = x, which, sign
@@ -732,10 +877,18 @@ def find_hard(t, s):
 
 
 @jit
-def threshold_point(beta, rho, s, tau, best, hard, out):
+def _silence(source):
+    """Return what noise has to exceed: within an atom h is of order 1/sqrt(s) and cancels."""
+    if source is None:
+        return 0.0
+    return _QUIET
+
+
+@jit
+def threshold_point(signal, s, tau, best, hard, out):
     """Fill (mse, overlap, norm, rank, nuclear norm, divergence, threshold) of one threshold."""
     out[:] = np.nan
-    if not (beta >= 1.0 and rho > 0.0 and s >= 0.0 and (best or tau >= 0.0)):
+    if not (signal.beta >= 1.0 and signal.rho > 0.0 and s >= 0.0 and (best or tau >= 0.0)):
         return
     if s == np.inf or (not best and tau == np.inf):
         # nothing is kept, or everything and then the error is infinite
@@ -744,7 +897,7 @@ def threshold_point(beta, rho, s, tau, best, hard, out):
         if out[0] == np.inf:
             out[1:6] = np.nan
         return
-    t = make_table(make_law(beta, rho, s))
+    t = make_table(signal, max(s, _silence(signal.source)))
     if not best:
         cut = cut_at(t, tau)
     elif hard:
@@ -761,19 +914,18 @@ def threshold_point(beta, rho, s, tau, best, hard, out):
 
 
 @jit
-def threshold_array(beta, rho, s, tau, best, hard, out):
+def threshold_array(source, beta, rho, s, tau, best, hard, out):
     """Fill out (n, 7) with `threshold_point`; NaN where an input is not valid."""
     for i in range(s.size):
-        threshold_point(beta[i], rho[i], s[i], tau[i], best, hard, out[i])
+        threshold_point(Signal(beta[i], rho[i], source), s[i], tau[i], best, hard, out[i])
 
 
 @jit
-def mean_singular_value_array(beta, rho, s, out):
+def mean_singular_value_array(source, beta, rho, s, out):
     """Fill out (n,) with the mean of y; NaN where an input is not valid."""
     for i in range(s.size):
         if beta[i] >= 1.0 and rho[i] > 0.0 and 0.0 <= s[i] < np.inf:
-            t = make_table(make_law(beta[i], rho[i], s[i]))
-            out[i] = t.above[0, Y]
+            out[i] = make_table(Signal(beta[i], rho[i], source), s[i]).above[0, Y]
         else:
             out[i] = s[i] if s[i] == np.inf else np.nan
 
@@ -911,14 +1063,14 @@ def label_means(loss, delta, missing, root_q, V):
 
 
 @jit
-def _classifier_step(beta, rho, alpha, delta, lam, loss, x, out):
+def _classifier_step(signal, alpha, delta, lam, loss, x, out):
     """Fill ``out`` with the residuals at x = log (s, tau, c); return (cut, labels, fault).
 
     The estimate is c times the soft threshold at tau of ``S + sqrt(s) Z``.  Faults: 0 none, 1 tau
     is above the spectrum, 2 no label resists a change of the scale c.
     """
     s, tau, c = math.exp(x[0]), math.exp(x[1]), math.exp(x[2])
-    cut = cut_at(make_table(make_law(beta, rho, s)), tau)
+    cut = cut_at(make_table(signal, s), tau)
     if not (cut.norm > 0.0 and cut.overlap > 0.0 and cut.divergence > 0.0):
         return cut, Labels(0.0, 0.0, 0.0, 0.0), 1
     # 1 - cosine^2 is the error per entry of the estimate scaled best
@@ -954,11 +1106,11 @@ def _newton_direction(J, r, out):
 
 
 @jit
-def _plain_iterations(beta, rho, alpha, delta, lam, loss, x):
+def _plain_iterations(signal, alpha, delta, lam, loss, x):
     """Iterate the equations from x, half of each step, until they are roughly solved."""
     r = np.empty(3)
     for k in range(_PLAIN):
-        _, _, fault = _classifier_step(beta, rho, alpha, delta, lam, loss, x, r)
+        _, _, fault = _classifier_step(signal, alpha, delta, lam, loss, x, r)
         if fault > 0:
             if fault == 1:
                 x[1] -= 0.3
@@ -975,11 +1127,11 @@ def _plain_iterations(beta, rho, alpha, delta, lam, loss, x):
 
 
 @jit
-def _newton_iterations(beta, rho, alpha, delta, lam, loss, x):
+def _newton_iterations(signal, alpha, delta, lam, loss, x):
     """Improve x by Newton's method with backtracking; return (residual, evaluations)."""
     r, moved, trial, change = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     J = np.empty((3, 3))
-    _, _, fault = _classifier_step(beta, rho, alpha, delta, lam, loss, x, r)
+    _, _, fault = _classifier_step(signal, alpha, delta, lam, loss, x, r)
     calls = 1
     if fault > 0:
         return np.inf, calls
@@ -990,7 +1142,7 @@ def _newton_iterations(beta, rho, alpha, delta, lam, loss, x):
         for k in range(3):
             trial[:] = x
             trial[k] += 1e-6
-            _classifier_step(beta, rho, alpha, delta, lam, loss, trial, moved)
+            _classifier_step(signal, alpha, delta, lam, loss, trial, moved)
             J[:, k] = (moved - r) / 1e-6
         calls += 3
         if not _newton_direction(J, r, change):
@@ -998,7 +1150,7 @@ def _newton_iterations(beta, rho, alpha, delta, lam, loss, x):
         length, better = 1.0 / max(1.0, np.max(np.abs(change))), False
         for _ in range(12):
             trial[:] = x + length * change
-            _, _, fault = _classifier_step(beta, rho, alpha, delta, lam, loss, trial, moved)
+            _, _, fault = _classifier_step(signal, alpha, delta, lam, loss, trial, moved)
             calls += 1
             if fault == 0 and np.max(np.abs(moved)) < size:
                 better = True
@@ -1012,15 +1164,15 @@ def _newton_iterations(beta, rho, alpha, delta, lam, loss, x):
 
 
 @jit
-def _follow(beta, rho, alpha, delta, lam, loss, start, x):
+def _follow(signal, alpha, delta, lam, loss, start, x):
     """Lower the penalty from ``start``, where x is near the solution, to lam.
 
     Each solution, extrapolated in log lam, starts the next; a step that fails is halved.
     """
     last, trial = x.copy(), np.empty(3)
     here, step, known = math.log(start), math.log(2.0), 0.0
-    calls = _plain_iterations(beta, rho, alpha, delta, start, loss, x)
-    size, more = _newton_iterations(beta, rho, alpha, delta, start, loss, x)
+    calls = _plain_iterations(signal, alpha, delta, start, loss, x)
+    size, more = _newton_iterations(signal, alpha, delta, start, loss, x)
     calls += more
     target = math.log(lam)
     while size < 1e-9 and here > target and step > 1e-3:
@@ -1029,7 +1181,7 @@ def _follow(beta, rho, alpha, delta, lam, loss, start, x):
         trial[:] = x
         if known > 0.0:
             trial += (x - last) * (step / known)
-        error, more = _newton_iterations(beta, rho, alpha, delta, value, loss, trial)
+        error, more = _newton_iterations(signal, alpha, delta, value, loss, trial)
         calls += more
         if error < 1e-9:
             last[:], known = x, step
@@ -1041,11 +1193,11 @@ def _follow(beta, rho, alpha, delta, lam, loss, start, x):
 
 
 @jit
-def classifier_point(beta, rho, alpha, delta, lam, loss, tolerance, out):
+def classifier_point(signal, alpha, delta, lam, loss, tolerance, out):
     """Fill one row: the columns of `nuclear_norm_point`, for labels +-1."""
     out[:] = np.nan
     out[CALLS] = 0.0
-    if not (beta >= 1.0 and rho > 0.0 and alpha > 0.0 and delta >= 0.0 and lam > 0.0):
+    if not (signal.beta >= 1.0 and signal.rho > 0.0 and alpha > 0.0 and delta >= 0.0 and lam > 0.0):
         out[STATUS] = INVALID
         return
     out[LAM] = lam
@@ -1053,7 +1205,7 @@ def classifier_point(beta, rho, alpha, delta, lam, loss, tolerance, out):
     f = 0.5 if loss == LOGISTIC else 1.0
     share = math.sqrt(2.0 / (math.pi * (1.0 + delta)))
     s = 1.0 / (alpha * share * share)
-    t = make_table(make_law(beta, rho, s))
+    t = make_table(signal, s)
     top = t.y[t.rows - 1, 1]
     largest = top * alpha * f * share
     if lam >= largest:
@@ -1064,8 +1216,8 @@ def classifier_point(beta, rho, alpha, delta, lam, loss, tolerance, out):
         return
     first = np.array([math.log(s), math.log(top * min(lam / largest, 0.7)), math.log(share)])
     x = first.copy()
-    calls = _plain_iterations(beta, rho, alpha, delta, lam, loss, x)
-    size, more = _newton_iterations(beta, rho, alpha, delta, lam, loss, x)
+    calls = _plain_iterations(signal, alpha, delta, lam, loss, x)
+    size, more = _newton_iterations(signal, alpha, delta, lam, loss, x)
     calls += more
     # the hinge acts only from a finite scale on: other starts, down from larger penalties
     for scale in (0.0, 1.0, 2.0, 3.0):
@@ -1073,14 +1225,14 @@ def classifier_point(beta, rho, alpha, delta, lam, loss, tolerance, out):
             if size < 1e-9 or lam > start * largest:
                 continue
             x[0], x[1], x[2] = first[0], math.log(start * top), first[2] + scale
-            size, more = _follow(beta, rho, alpha, delta, lam, loss, start * largest, x)
+            size, more = _follow(signal, alpha, delta, lam, loss, start * largest, x)
             calls += more
     out[RESIDUAL], out[CALLS] = size, calls
     if not size <= tolerance:
         out[:RESIDUAL] = np.nan
         out[STATUS] = FAILED
         return
-    cut, labels, _ = _classifier_step(beta, rho, alpha, delta, lam, loss, x, first)
+    cut, labels, _ = _classifier_step(signal, alpha, delta, lam, loss, x, first)
     c = math.exp(x[2])
     out[NOISE], out[THRESHOLD] = math.exp(x[0]), math.exp(x[1])
     out[OVERLAP], out[NORM] = c * cut.overlap, c * c * cut.norm
@@ -1090,7 +1242,8 @@ def classifier_point(beta, rho, alpha, delta, lam, loss, tolerance, out):
 
 
 @jit
-def classifier_array(beta, rho, alpha, delta, lam, loss, tolerance, out):
+def classifier_array(source, beta, rho, alpha, delta, lam, loss, tolerance, out):
     """Fill out (n, 12) with `classifier_point`; NaN where an input is not valid."""
     for i in range(alpha.size):
-        classifier_point(beta[i], rho[i], alpha[i], delta[i], lam[i], loss, tolerance, out[i])
+        signal = Signal(beta[i], rho[i], source)
+        classifier_point(signal, alpha[i], delta[i], lam[i], loss, tolerance, out[i])

@@ -50,12 +50,15 @@ _LAST = np.polynomial.legendre.legvander(NODES, 15)[:, 14:] * WEIGHTS[:, None] *
 _NEAR = 1.535  # (sum of distances to the panel ends)/(panel length) where the 16 nodes suffice
 _MASS, _CUBE = 3e-13, 1e-10  # errors of a panel: see `_is_resolved`
 _SHORT = 1e-12  # panels of the angle are not cut shorter
+_END = 1e-100  # distance from the end of a panel, relative, that stands for 0
+_POINT = 3e-14  # error of a panel of `tabulate`, which is interpolated
 _NEWTON = 3e-8  # relative Newton step after which the next one is below rounding
 _SMALL = 0.05  # snr, in units of the square of the largest singular value, of the expansion
 _SUM = {"reassoc", "contract", "nsz"}  # lets sums be vectorised
 
 MASS, CUBE, GAIN, POTENTIAL = range(4)
 (I0, I1, D0, D1, HR, HI) = range(6)
+NODE_Y, NODE_DENSITY, NODE_HILBERT, NODE_DENOISED, NODE_STEP = range(5)  # of `tabulate`
 
 # The law of S: atoms (sigma, its square, mass) and panels [low, high] on which the density is a
 # Legendre series ``coef`` of some degree, or seen from afar 16 atoms of mass ``share`` at ``node``;
@@ -81,6 +84,9 @@ def _legendre(half, coef, degree, below, above):
     kind, whose recurrence loses what the coefficients gain while z is near.
     """
     x = 0.5 * (below + above) / half
+    # on an end itself: what diverges there has no weight, or the search for an edge ends
+    below = below if below != 0.0 else complex(_END * half, 0.0)
+    above = above if above != 0.0 else complex(_END * half, 0.0)
     previous = 0.5 * cmath.log(below / above)
     slope = -half * half / (below * above)
     value, current = coef[0] * previous, x * previous - 1.0
@@ -235,31 +241,30 @@ def _integrals(L, o, t, B, z):
 
 
 @jit
-def transforms(L, omega):
-    """Return g0, g0' and the log potential of mu, in z = omega^2 (z = omega when symmetric).
-
-    Re omega >= 0 (any when symmetric) and Im omega >= 0.
-    """
+def _transforms_at(L, o, t):
+    """Return `transforms` at omega = o + t, with the precision of distances from o."""
+    omega = o + t
     value, slope, log = 0j, 0j, 0j
     if L.symmetric:
         for j in range(L.sigma.size):
-            inverse = 1.0 / (omega - L.sigma[j])
+            minus = (o - L.sigma[j]) + t
+            inverse = 1.0 / minus
             value += L.mass[j] * inverse
             slope -= L.mass[j] * inverse * inverse
-            log += L.mass[j] * cmath.log(omega - L.sigma[j])
+            log += L.mass[j] * cmath.log(minus)
         for k in range(L.low.size):
-            v, d, p = _transforms(L, k, omega - L.low[k], omega - L.high[k])
+            v, d, p = _transforms(L, k, (o - L.low[k]) + t, (o - L.high[k]) + t)
             value, slope, log = value + v, slope + d, log + p
         return value, slope, log
     for j in range(L.sigma.size):
-        minus, plus = omega - L.sigma[j], omega + L.sigma[j]
+        minus, plus = (o - L.sigma[j]) + t, omega + L.sigma[j]
         inverse = 1.0 / (minus * plus)
         value += L.mass[j] * inverse
         slope -= L.mass[j] * inverse * inverse
         log += L.mass[j] * (cmath.log(minus) + cmath.log(plus))
     mirror = complex(-omega.real, omega.imag)
     for k in range(L.low.size):
-        v, d, p = _transforms(L, k, omega - L.low[k], omega - L.high[k])
+        v, d, p = _transforms(L, k, (o - L.low[k]) + t, (o - L.high[k]) + t)
         v2, d2, p2 = _transforms(L, k, mirror - L.low[k], mirror - L.high[k])
         v, d = 0.5 * (v - v2.conjugate()), 0.5 * (d + d2.conjugate())
         value += v / omega
@@ -267,6 +272,15 @@ def transforms(L, omega):
         # log(-omega - x) is log(omega + x) up to its imaginary part
         log += p + p2.conjugate()
     return value, slope, log
+
+
+@jit
+def transforms(L, omega):
+    """Return g0, g0' and the log potential of mu, in z = omega^2 (z = omega when symmetric).
+
+    Re omega >= 0 (any when symmetric) and Im omega >= 0.
+    """
+    return _transforms_at(L, 0.0, omega)
 
 
 # --------------------------------------------------------------------------------------------
@@ -551,7 +565,7 @@ def _is_resolved(L, rows):
 def _potential(L, s, c, o, t, B):
     """Return int log|w - w'| over the law of w at a point of the curve, for origin o."""
     a, b = o + t, math.sqrt(B)
-    g, _, log = transforms(L, complex(a, b))
+    g, _, log = _transforms_at(L, o, complex(t, b))
     if L.symmetric:
         return (log + 0.5 * s * g * g).real
     omega = complex(a, b)
@@ -616,6 +630,211 @@ def quadrature(L, s, c, bulks, panels, nodes, weights):
         rows = out[k * n : (k + 1) * n]
         old = _panel(L, s, c, bulk, panels[k, 0], panels[k, 1], nodes, weights, old, rows, z)
     return out
+
+
+# --------------------------------------------------------------------------------------------
+# The law as a table: what integrals of rho, y and h from any threshold on are made from
+# --------------------------------------------------------------------------------------------
+
+
+@jit
+def _re_g0(L, o, t, B):
+    """Return Re g0 at z = (a + i b)^2 (rectangular), from distances to the atoms."""
+    a, b = o + t, math.sqrt(B)
+    total = 0.0
+    for j in range(L.sigma.size):
+        minus, plus = (o - L.sigma[j]) + t, a + L.sigma[j]
+        total += L.mass[j] * (minus * plus - B) / ((minus * minus + B) * (plus * plus + B))
+    for k in range(L.low.size):
+        if not _is_near(L, k, o, t, b):
+            for j in range(16 * k, 16 * k + 16):
+                minus, plus = (o - L.node[j]) + t, a + L.node[j]
+                part = (minus * plus - B) / ((minus * minus + B) * (plus * plus + B))
+                total += L.share[j] * part
+            continue
+        below, above = complex((o - L.low[k]) + t, b), complex((o - L.high[k]) + t, b)
+        value, _, _ = _transforms(L, k, below, above)
+        mirror, _, _ = _transforms(L, k, complex(-a - L.low[k], b), complex(-a - L.high[k], b))
+        # omega g0(omega^2)
+        value = 0.5 * (value - mirror.conjugate())
+        total += (a * value.real + b * value.imag) / (a * a + B)
+    return total
+
+
+@jit
+def _curve_rows(L, s, c, bulk, left, right, old, rows, z):
+    """Fill rows with the columns of `tabulate` on a panel of the angle; returns the last point.
+
+    The Hilbert transform is ``y h = 1 - c + 2 c w Re g`` with
+    ``w Re g = p (I0 (Im z)^2 + (Re z + p/q) Re g0)``, in which nothing cancels at small noise.
+    """
+    o = bulk[0]
+    mid, half = 0.5 * (left + right), 0.5 * (right - left)
+    # a central bulk is traced over half of its angle
+    unit = 0.5 if bulk[3] else 1.0
+    before, _ = _place(bulk, unit * left)
+    for j in range(NODES.size):
+        t, dt = _place(bulk, unit * (mid + half * NODES[j]))
+        B = _height(L, s, c, o, t, _guess(old, before, t, s), z)
+        old, before = _point(L, s, c, o, t, B, z), t
+        a, k = o + t, s * (1.0 - c)
+        p, q, R = 1.0 - s * c * z[I1], s * c * z[I0], a * a + B
+        # p/q - |z|
+        rest = k / (q * (math.sqrt(R * R + k / q) + R))
+        w_re_g = p * (4.0 * a * a * B * z[I0] + (2.0 * a * a + rest) * _re_g0(L, o, t, B))
+        y = math.sqrt(old.w)
+        rows[j, NODE_Y] = y
+        rows[j, NODE_STEP] = old.slope * dt * unit
+        rows[j, NODE_DENSITY] = old.density * rows[j, NODE_STEP] / math.pi
+        rows[j, NODE_HILBERT] = (1.0 - c + 2.0 * c * w_re_g) / y
+        rows[j, NODE_DENOISED] = y * old.shrunk
+    return old
+
+
+@jit
+def _is_smooth(rows, half):
+    """Tell whether the polynomials through the nodes of a panel are as good as the columns."""
+    mass = 0.0
+    for j in range(NODES.size):
+        mass += half * WEIGHTS[j] * rows[j, NODE_DENSITY]
+    for column in range(NODE_STEP):
+        top, a, b = 0.0, 0.0, 0.0
+        for j in range(NODES.size):
+            f = rows[j, column]
+            top = max(top, abs(f))
+            a += _LAST[j, 0] * f
+            b += _LAST[j, 1] * f
+        if mass * (abs(a) + abs(b)) > _POINT * top:
+            return False
+    return True
+
+
+@jit
+def _grown(bulk, panels, nodes):
+    """Return copies of twice the length."""
+    n = bulk.size
+    more, wider = np.empty(2 * n, np.int64), np.empty((2 * n, 2))
+    longer = np.empty((2 * n, 16, 5))
+    more[:n], wider[:n], longer[:n] = bulk, panels, nodes
+    return more, wider, longer
+
+
+@jit
+def _plain_row(sigma, density, s, stretch, row):
+    """Fill a row of `tabulate` for c = 0."""
+    y = math.sqrt(sigma * sigma + s)
+    row[NODE_Y], row[NODE_DENSITY], row[NODE_HILBERT] = y, density, 1.0 / y
+    row[NODE_DENOISED], row[NODE_STEP] = sigma * sigma / y, 2.0 * sigma * stretch
+
+
+@jit
+def _density_at(L, k, sigma):
+    """Return the density of S at a point of panel k."""
+    half = 0.5 * (L.high[k] - L.low[k])
+    x = (sigma - 0.5 * (L.low[k] + L.high[k])) / half
+    total, previous, current = L.coef[k, 0], 1.0, x
+    for j in range(1, L.coef.shape[1]):
+        total += L.coef[k, j] * current
+        previous, current = current, ((2 * j + 1) * x * current - j * previous) / (j + 1)
+    return total / half
+
+
+@jit
+def _tabulate_columns(L, s):
+    """Return `tabulate` for c = 0, where ``y^2 = sigma^2 + s`` and ``h = 1/y``.
+
+    The angle is sigma in other units.  An atom is a row without extent whose bulk is -1 and whose
+    density is its mass.
+    """
+    stretch = L.right[-1] / math.pi
+    bulk, panels, nodes = np.empty(64, np.int64), np.empty((64, 2)), np.empty((64, 16, 5))
+    count, atom, which = 0, 0, 0
+    for k in range(L.low.size + 1):
+        left = L.low[k] if k < L.low.size else np.inf
+        end = L.high[k] if k < L.low.size else np.inf
+        if k > 0 and left > L.high[k - 1]:
+            which += 1
+        while True:
+            if count == bulk.size:
+                bulk, panels, nodes = _grown(bulk, panels, nodes)
+            if atom < L.sigma.size and L.sigma[atom] <= left:
+                bulk[count], panels[count, 0], panels[count, 1] = -1, 0.0, 0.0
+                for j in range(NODES.size):
+                    _plain_row(L.sigma[atom], L.mass[atom], s, stretch, nodes[count, j])
+                count += 1
+                atom += 1
+                continue
+            if not left < end:
+                break
+            # y bends at a distance of sqrt(s) from 0
+            right = min(end, left + 0.5 * math.hypot(left, math.sqrt(s)))
+            if atom < L.sigma.size:
+                right = min(right, L.sigma[atom])
+            bulk[count] = which
+            panels[count, 0], panels[count, 1] = left / stretch, right / stretch
+            for j in range(NODES.size):
+                sigma = left + 0.5 * (right - left) * (1.0 + NODES[j])
+                _plain_row(sigma, _density_at(L, k, sigma) * stretch, s, stretch, nodes[count, j])
+            count += 1
+            left = right
+    return bulk[:count].copy(), panels[:count].copy(), nodes[:count].copy()
+
+
+@jit
+def tabulate(L, s, c):
+    """Return (bulk, panels, nodes): the law at noise s > 0, cut into panels of an angle x.
+
+    Row k of the panels, increasing, is an interval of [0, pi], which is bulk[k] as a whole.
+    nodes[k] holds at its Gauss nodes, as columns: y, the density of x, h(y), the denoised value
+    ``y - s h`` and ``d(y^2)/dx``.  Rectangular; for c = 0 see `_tabulate_columns`.
+    """
+    if c == 0.0:
+        return _tabulate_columns(L, s)
+    bulks = make_bulks(L, s, c)
+    z, rows, todo = np.empty(6), np.empty((16, 5)), np.empty((64, 2))
+    bulk, panels, nodes = np.empty(64, np.int64), np.empty((64, 2)), np.empty((64, 16, 5))
+    count = 0
+    cap = 1024 + 64 * L.left.size
+    for i in range(bulks.shape[0]):
+        old = Point(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        todo[0, 0], todo[0, 1] = 0.0, math.pi
+        k = 1
+        while k > 0:
+            k -= 1
+            left, right = todo[k, 0], todo[k, 1]
+            last = _curve_rows(L, s, c, bulks[i], left, right, old, rows, z)
+            # numbers are dense at the end a = 0 of a central bulk
+            short = 1e-18 if left == 0.0 and bulks[i, 3] else _SHORT
+            split = right - left > short and not _is_smooth(rows, 0.5 * (right - left))
+            if split and k + 2 < 64 and count + k + bulks.shape[0] - i < cap:
+                middle = 0.5 * (left + right)
+                todo[k, 0], todo[k, 1] = middle, right
+                todo[k + 1, 0], todo[k + 1, 1] = left, middle
+                k += 2
+                continue
+            old = last
+            if count == bulk.size:
+                bulk, panels, nodes = _grown(bulk, panels, nodes)
+            bulk[count], panels[count, 0], panels[count, 1] = i, left, right
+            nodes[count] = rows
+            count += 1
+    return bulk[:count].copy(), panels[:count].copy(), nodes[:count].copy()
+
+
+@jit
+def parting_noise(L, c):
+    """Return a noise below which the zeros of S have a bulk of their own, 0 if there is none."""
+    if L.left.size < 2 or L.left[0] != 0.0 or L.single[0] == 0.0:
+        return 0.0
+    s = L.left[1] ** 2
+    if c == 0.0:
+        return s
+    for _ in range(200):
+        first = make_bulks(L, s, c)[0]
+        if first[0] + first[2] < L.left[1]:
+            return s
+        s *= 0.5
+    return 0.0
 
 
 # --------------------------------------------------------------------------------------------

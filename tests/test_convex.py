@@ -419,6 +419,18 @@ class TestRidge:
         if lam == 0.0:
             assert run.infeasibility < 1e-12
 
+    @pytest.mark.parametrize("alpha", [0.5, 1.5])
+    def test_weak_penalties(self, alpha):
+        """Below 1e-8 of the diagonal of the Gram matrix another factorisation takes over."""
+        data = bsr.bilinear_regression(alpha, 2.0, 0.5, 0.1).sample(8, rng=3)
+        diagonal = np.diag(
+            matrix(data) @ matrix(data).T if alpha < 1 else matrix(data).T @ matrix(data)
+        ).max()
+        least, *weak = (ridge(data, x * diagonal).estimate for x in (0.0, 0.5e-8, 2e-8))
+        for estimate in weak:
+            np.testing.assert_allclose(estimate, least, atol=1e-5 * np.abs(least).max())
+        np.testing.assert_allclose(4.0 * (weak[0] - least), weak[1] - least, rtol=1e-3, atol=1e-11)
+
     @pytest.mark.parametrize(
         ("d1", "beta", "alpha", "delta", "lam", "error"),
         [

@@ -113,7 +113,8 @@ def _denoise_symmetric(prior: SymmetricSignal, R: Array, s: float) -> tuple[Arra
 def prior_mean(prior: Prior, shape: tuple[int, ...]) -> Array:
     """Return E S, a multiple of the unit matrix; 0 unless S is symmetric."""
     if isinstance(prior, SymmetricSignal):
-        return float(prior.shrink(0.0, np.inf)) * np.sqrt(shape[0]) * np.eye(*shape)
+        center = float(prior.shrink(0.0, np.inf)) * float(np.sqrt(shape[0]))
+        return center * np.eye(shape[0])
     return np.zeros(shape)
 
 

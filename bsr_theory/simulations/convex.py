@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import cho_factor, cho_solve, eigh
 from tqdm import tqdm
 
 from .._arrays import Array, check_integer, check_number
@@ -42,6 +42,7 @@ _LESS = 0.999  # an extrapolated step has to shrink the residual that much
 _BALANCED = 2.0  # ratio of primal to dual that is left alone
 _EVERY = 5  # iterations between two looks at the gap
 _EXACT = 1e-9  # gap and infeasibility of a solution without iterations
+_WEAK = 1e-8  # penalty over the diagonal of a Gram matrix below which digits are lost
 _SHARE = 0.9  # of the free memory that may be asked for
 
 
@@ -154,8 +155,8 @@ def _require(n: int, entries: int) -> None:
         )
 
 
-def _factor(X: Design, y: Array) -> _Factors:
-    """Return the singular value decomposition of A, from the smaller of its Gram matrices."""
+def _gram(X: Design) -> tuple[Array, Array]:
+    """Return A and ``A A^T``, or nothing and ``A^T A`` if that is smaller."""
     n, entries = X.n, X.shape[1] * X.shape[2]
     _require(n, entries)
     if n <= entries:
@@ -170,6 +171,13 @@ def _factor(X: Design, y: Array) -> _Factors:
             gram += block.T @ block
     if not np.isfinite(gram).all():
         raise ValueError("X of the instance must be finite")
+    return A, gram
+
+
+def _factor(X: Design, y: Array) -> _Factors:
+    """Return the singular value decomposition of A, from the smaller of its Gram matrices."""
+    n, entries = X.n, X.shape[1] * X.shape[2]
+    A, gram = _gram(X)
     square, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
     del gram
     known = square > 32.0 * _EPS * max(square[-1], 0.0)
@@ -446,6 +454,27 @@ def _solve_ridge(factors: _Factors, lam: float, shape: tuple[int, ...]) -> Array
     return factors.lift(factors.labels / (sigma + lam / sigma), shape)
 
 
+def _solve_well_conditioned_ridge(X: Design, y: Array, lam: float) -> Array | None:
+    """Return ``(A^T A + lam)^-1 A^T y`` from a Cholesky factor, or None if lam is too weak."""
+    A, gram = _gram(X)
+    if lam < _WEAK * float(np.max(np.diagonal(gram))):
+        return None
+    gram[np.diag_indices_from(gram)] += lam
+    factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    shape = X.shape[1:]
+    if X.n <= A.shape[1]:
+        u = cho_solve(factor, y, check_finite=False)
+        for _ in range(2):  # digits that the Gram matrix has lost
+            missing = y - A @ (u @ A) - lam * u
+            u = u + cho_solve(factor, missing, check_finite=False)
+        return np.asarray((u @ A).reshape(shape))
+    S = np.zeros(shape)
+    for _ in range(3):
+        gradient = _adjoint(X, y - _outputs(X, S)) - lam * S
+        S = S + cho_solve(factor, gradient.ravel(), check_finite=False).reshape(shape)
+    return S
+
+
 def _first(instance: Instance, start: Any) -> Array | None:
     """Return the start as a matrix."""
     if start is None:
@@ -461,7 +490,7 @@ def _first(instance: Instance, start: Any) -> Array | None:
 def _report(
     instance: Instance,
     solution: _Solution,
-    factors: _Factors,
+    factors: _Factors | None,
     certificate: _Certificate,
     lam: float,
     tolerance: float,
@@ -470,7 +499,7 @@ def _report(
     """Return the run; the objective of the certificate is in its final unit."""
     X, y, truth, estimate = instance.X, instance.y, instance.S, solution.estimate
     residual = certificate.residual
-    distance = _infeasibility(X, y, residual, factors) if lam == 0.0 else 0.0
+    distance = 0.0 if factors is None or lam > 0.0 else _infeasibility(X, y, residual, factors)
     good = max(abs(certificate.gap), distance) <= tolerance
     return ConvexRun(
         mse=np.array([*solution.errors[:-1], _error(estimate, truth)]),
@@ -621,8 +650,9 @@ def ridge(instance: Instance, lam: float = 0.0) -> ConvexRun:
 
     Notes
     -----
-    Cost and memory are those of factoring A, see `nuclear_norm`.  The estimate is refined with X
-    itself; with the residual as dual vector the gap is
+    The smaller Gram matrix of A takes a Cholesky factorisation, or, for ``lam = 0`` and a lam below
+    1e-8 of its diagonal, a spectral decomposition, as for `nuclear_norm`; memory is that of the
+    latter.  The estimate is refined with X itself; with the residual as dual vector the gap is
     ``|A^T(y - A S_hat) - lam S_hat|^2/(2 lam)``.
 
     Examples
@@ -638,10 +668,14 @@ def ridge(instance: Instance, lam: float = 0.0) -> ConvexRun:
     began = time.perf_counter()
     X, y, truth = instance.X, instance.y, instance.S
     shape = truth.shape
-    factors = _factor(X, y)
-    estimate = _refine(X, y, _solve_ridge(factors, lam, shape), factors, lam)
+    solved = _solve_well_conditioned_ridge(X, y, lam) if lam > 0.0 else None
+    factors = None
+    if solved is None:
+        factors = _factor(X, y)
+        solved = _refine(X, y, _solve_ridge(factors, lam, shape), factors, lam)
+    estimate = solved
     residual = y - _outputs(X, estimate)
-    if lam > 0.0:
+    if lam > 0.0 or factors is None:
         objective = 0.5 * float(residual @ residual + lam * np.sum(estimate**2))
         slack = float(np.sum((_adjoint(X, residual) - lam * estimate) ** 2)) / (2.0 * lam)
     else:

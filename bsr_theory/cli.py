@@ -510,13 +510,13 @@ def _read_model(
     elif levels is not None:
         raise ValueError(f"levels belong to the quantized channel, got them for {channel}")
     model = _Model(channel, _read_signal(**signal), own)
-    model.problem()
     square = model.signal.prior.second_moment
     if not model.linear and square != 1.0:
         raise ValueError(
             f"channel must be linear for a signal of mean square {square:g} (others take 1), "
             f"got {channel!r}"
         )
+    model.problem()
     return model
 
 

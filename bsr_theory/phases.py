@@ -1200,8 +1200,8 @@ def _dataset(
     fixed = {
         name: float(value)
         for model in (base.prior, base.channel)
-        for name, value in vars(model).items()
-        if name not in axes and isinstance(value, int | float)
+        for name, value in ((x, getattr(model, x)) for x in _parameters(model))
+        if name not in axes and isinstance(value, int | float) and not isinstance(value, bool)
     }
     if base.alpha is not None and "alpha" not in axes:
         fixed["alpha"] = float(base.alpha)

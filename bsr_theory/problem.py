@@ -10,12 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Numeric, broadcast, check, check_integer, select
+from ._arrays import Array, Numeric, broadcast, check, check_integer, scalar_or_array, select
 from .channels import Channel, GaussianChannel
 from .design import DenseDesign, Design, StreamedDesign, require_memory, write_design
 from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
 
 __all__ = ["Instance", "Problem", "bilinear_regression"]
+
+_UNIT = 1e-9  # distance of a second moment to 1 that comes from quadrature
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Problem:
     Raises
     ------
     ValueError
-        If alpha is a bad scalar, or shapes do not broadcast.  A bad element of an array gives
-        NaN and `Status.INVALID_INPUT` there and nowhere else.
+        If alpha is a bad scalar, shapes do not broadcast, or entries of S have a second moment
+        other than 1 while the labels take h of variance 1 (`Channel.any_variance`).  A bad element
+        of an array gives NaN and `Status.INVALID_INPUT` there and nowhere else.
 
     Examples
     --------
@@ -56,6 +59,12 @@ class Problem:
             checked = check("alpha", self.alpha, low=0.0, open_low=True, allow_inf=False)
             object.__setattr__(self, "alpha", checked)
         self.shape  # noqa: B018  (raises when shapes do not fit)
+        variance = np.asarray(self.prior.second_moment)
+        if not self.channel.any_variance and np.any(np.abs(variance - 1.0) > _UNIT):
+            raise ValueError(
+                f"second_moment of the prior must be 1 for {type(self.channel).__name__}, "
+                f"got {scalar_or_array(variance)!r} (a prior of given values has normalize=True)"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -66,6 +66,8 @@ class TokenChannel(Channel):
         Whether queries and keys are the same tokens and S is symmetric.
     """
 
+    any_variance: ClassVar[bool] = True
+
     queries: int
     keys: int
     tied: bool

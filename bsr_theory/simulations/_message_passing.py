@@ -66,6 +66,8 @@ def denoise(prior: Prior, R: Array, s: float) -> tuple[Array, float]:
 
     The divergence is per independent entry: all, or ``d (d + 1)/2`` of a symmetric S.
     """
+    if s == np.inf:
+        return prior_mean(prior, R.shape), 0.0
     if isinstance(prior, SymmetricSignal):
         return _denoise_symmetric(prior, R, s)
     left, sigma, right = np.linalg.svd(R, full_matrices=False)

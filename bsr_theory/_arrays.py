@@ -18,6 +18,7 @@ __all__ = [
     "check",
     "check_integer",
     "check_number",
+    "numbers",
     "run_blocks",
     "scalar_or_array",
     "select",
@@ -29,6 +30,43 @@ Numeric = float | npt.ArrayLike
 
 _T = TypeVar("_T")
 _BLOCK = 512  # points a thread takes at once: about 5 ms, so Ctrl-C is answered at once
+
+
+def numbers(name: str, value: Any) -> Array:
+    """Return ``value`` as an array of doubles; masked elements are NaN.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : array_like
+        What the user gave.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``value``; no copy of an array of doubles is made.
+
+    Raises
+    ------
+    ValueError
+        If it is not made of real numbers: NumPy would read text and dates as numbers, too, and
+        drop imaginary parts.
+    """
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufO" or (
+            array.dtype.kind == "O" and any(isinstance(x, str | bytes) for x in array.flat)
+        ):
+            raise TypeError("not real numbers")
+        with np.errstate(over="ignore"):
+            floats = np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name} must be a number or an array of numbers, got {value!r}"
+        ) from error
+    mask = np.ma.getmask(value)
+    return np.where(mask, np.nan, floats) if np.any(mask) else floats
 
 
 def check(
@@ -65,12 +103,7 @@ def check(
     ValueError
         If ``value`` is not numeric or is a bad scalar.
     """
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} must be a number or an array of numbers, got {value!r}"
-        ) from error
+    array = numbers(name, value)
     with np.errstate(invalid="ignore"):
         good = (array > low if open_low else array >= low) & (array <= high)
         if not allow_inf:
@@ -81,8 +114,10 @@ def check(
             allowed = f"{sign} {low:g}" if high == np.inf else f"in [{low:g}, {high:g}]"
             finite = "" if allow_inf else " and finite"
             raise ValueError(f"{name} must be {allowed}{finite}, got {float(array)!r}")
-        return float(array)
-    return array if good.all() else np.where(good, array, np.nan)
+        return float(array) + 0.0  # 1/-0.0 is -inf
+    if not good.all():
+        return np.where(good, array, np.nan) + 0.0
+    return array + 0.0 if np.signbit(array).any() else array
 
 
 def check_integer(name: str, value: Any, low: int = 1) -> int:

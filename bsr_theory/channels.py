@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
+from ._arrays import Array, Numeric, broadcast, check, numbers, run_blocks, scalar_or_array
 from ._kernels import channels as kernels
 
 __all__ = [
@@ -45,6 +45,9 @@ class Channel(ABC):
     Then ``alpha(s)`` is monotone for every prior whose ``mmse(s)/s`` decreases, and state
     evolution has one solution.
     """
+
+    any_variance: ClassVar[bool] = False
+    """Whether h may have another variance than 1: that of the prior, its second moment."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,6 +126,7 @@ class GaussianChannel(Channel):
     delta: Any = 0.0
 
     single_fixed_point: ClassVar[bool] = True
+    any_variance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the parameter."""
@@ -165,7 +169,7 @@ class GaussianChannel(Channel):
             inf at ``q = 1`` without noise.
         """
         rest = self._variance(q, v)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return scalar_or_array(1.0 / (np.asarray(self.delta) + rest))
 
     def information(self, q: Numeric, v: Numeric | None = None) -> Any:
@@ -187,8 +191,9 @@ class GaussianChannel(Channel):
         """
         rest = self._variance(q, v)
         delta = np.asarray(self.delta)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            noisy = 0.5 * np.log1p(rest / delta)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            noisy = 0.5 * (np.log(delta + rest) - np.log(delta))
+            noisy = np.where(rest < delta, 0.5 * np.log1p(rest / delta), noisy)
             return scalar_or_array(np.where(delta == 0.0, 0.5 * np.log(rest), noisy))
 
     def generalization_error(self, q: Numeric, v: Numeric | None = None) -> Any:
@@ -223,9 +228,13 @@ class GaussianChannel(Channel):
         tuple
             g_out and its derivative, of the common shape.
         """
-        spread = np.asarray(check("V", V, low=0.0)) + np.asarray(self.delta)
-        g = (np.asarray(y) - np.asarray(omega)) / spread
-        return scalar_or_array(g), scalar_or_array(np.broadcast_to(-1.0 / spread, g.shape))
+        y, omega, V = numbers("y", y), numbers("omega", omega), check("V", V, low=0.0)
+        shape = broadcast(y=y, omega=omega, V=V, delta=self.delta)
+        spread = np.asarray(V) + np.asarray(self.delta)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            g = (y - omega) / spread
+            slope = np.where(np.isnan(g), np.nan, np.broadcast_to(-1.0 / spread, shape))
+        return scalar_or_array(g), scalar_or_array(slope)
 
     def sample(self, h: Numeric, *, rng: Any = None) -> Array:
         """Return ``h + sqrt(delta) xi``.
@@ -242,7 +251,7 @@ class GaussianChannel(Channel):
         ndarray
             Labels, of the shape of h.
         """
-        output = np.asarray(h, dtype=np.float64)
+        output = numbers("h", h)
         noise = np.random.default_rng(rng).standard_normal(output.shape)
         return np.asarray(output + np.sqrt(np.asarray(self.delta)) * noise)
 
@@ -333,10 +342,13 @@ class _KernelChannel(Channel):
             for x in (overlap, rest, value)
         ]
 
-        one = columns[2].size > 0 and bool(np.all(columns[2] == columns[2][0]))
+        # an element that is bad does not decide how the others are calculated
+        known = columns[2][~np.isnan(columns[0] + columns[1] + columns[2])]
+        one = known.size > 0 and bool(np.all(known == known[0]))
         if self._costly and one and what != kernels.ERROR:
-            channel = dataclasses.replace(self, **{name: float(columns[2][0])})
+            channel = dataclasses.replace(self, **{name: float(known[0])})
             values = _interpolated(channel, what, *columns[:2])
+            values[np.isnan(columns[2])] = np.nan
         else:
             values = self._direct(what, *columns)
         return scalar_or_array(values.reshape(shape))
@@ -413,9 +425,9 @@ class _KernelChannel(Channel):
 
     def _labels(self, *values: Numeric) -> tuple[tuple[int, ...], list[Array]]:
         """Return the shape and the flat columns (y, omega, V, parameter)."""
-        y, omega, V = values
+        y, omega = (numbers(name, x) for name, x in zip(("y", "omega"), values[:2], strict=True))
         ((name, value),) = self._parameters().items()
-        V = check("V", V, low=0.0)
+        V = check("V", values[2], low=0.0)
         shape = broadcast(y=y, omega=omega, V=V, **{name: value})
         columns = (np.broadcast_to(np.asarray(x, np.float64), shape) for x in (y, omega, V, value))
         return shape, [np.ascontiguousarray(x).ravel() for x in columns]
@@ -612,7 +624,7 @@ class AbsChannel(_RectifiedChannel):
         ndarray
             Labels, of the shape of h.
         """
-        return _noisy(np.abs(np.asarray(h, dtype=np.float64)), self.delta, rng)
+        return _noisy(np.abs(numbers("h", h)), self.delta, rng)
 
 
 @dataclass(frozen=True)
@@ -662,7 +674,7 @@ class ReLUChannel(_RectifiedChannel):
         ndarray
             Labels, of the shape of h.
         """
-        return _noisy(np.maximum(np.asarray(h, dtype=np.float64), 0.0), self.delta, rng)
+        return _noisy(np.maximum(numbers("h", h), 0.0), self.delta, rng)
 
 
 @dataclass(frozen=True)
@@ -726,7 +738,7 @@ class LogisticChannel(_KernelChannel):
         ndarray
             Labels, of the shape of h.
         """
-        field = np.asarray(self.gain) * np.asarray(h, dtype=np.float64)
+        field = np.asarray(self.gain) * numbers("h", h)
         return np.where(
             np.random.default_rng(rng).random(field.shape) < special.expit(field), 1.0, -1.0
         )
@@ -772,7 +784,7 @@ class QuantizedChannel(_KernelChannel):
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        levels = np.asarray(self.thresholds, dtype=np.float64)
+        levels = numbers("thresholds", self.thresholds)
         good = levels.ndim == 1 and levels.size > 0 and bool(np.isfinite(levels).all())
         if not good or np.any(np.diff(levels) <= 0.0):
             raise ValueError(f"thresholds must be finite and increasing, got {self.thresholds!r}")
@@ -955,7 +967,7 @@ class OutputChannel(Channel):
             value = getattr(self, name)
             if value is None:
                 continue
-            array = np.asarray(value, dtype=np.float64)
+            array = numbers(name, value)
             finite = name == "support" or bool(np.isfinite(array).all())
             if array.ndim != 1 or not finite or not np.all(np.diff(array) > 0.0):
                 raise ValueError(f"{name} must be finite and increasing, got {value!r}")
@@ -1204,6 +1216,7 @@ class OutputChannel(Channel):
         A Gauss-Legendre sum of some 150 likelihoods for each label, with panels that end at the
         breaks: for a likelihood narrower in h than about ``sqrt(V)/2`` give breaks around it.
         """
+        y, omega = numbers("y", y), numbers("omega", omega)
         V = check("V", V, low=0.0, open_low=True)
         shape = broadcast(y=y, omega=omega, V=V)
         labels, means, variances = (
@@ -1246,7 +1259,7 @@ class OutputChannel(Channel):
         ndarray
             Labels, of the shape of h.
         """
-        field = np.asarray(h, dtype=np.float64)
+        field = numbers("h", h)
         uniform = np.random.default_rng(rng).random(field.shape).ravel()
         out = np.empty(uniform.size)
         for start in range(0, out.size, _BATCH):

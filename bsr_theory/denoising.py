@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, check
+from ._arrays import Array, check_number, numbers
 from ._kernels import subordination
 from .spectra import MarchenkoPasturLaw
 from .spectra.numerical import Measure
 
 __all__ = ["DenoisedMatrix", "denoise_matrix", "estimate_noise"]
 
+_ROUNDING = 1e-14  # noise, relative to the largest singular value, that nothing can be told of
 _WIDTHS = np.geomspace(0.02, 2.0, 14)  # bandwidths that are compared, in units of sqrt(noise)
 
 
@@ -47,7 +48,7 @@ class DenoisedMatrix:
 
 
 def _matrix(Y: npt.ArrayLike) -> Array:
-    matrix = np.asarray(Y, dtype=np.float64)
+    matrix = numbers("Y", Y)
     if matrix.ndim != 2 or min(matrix.shape) < 2 or not np.isfinite(matrix).all():
         raise ValueError(
             f"Y must be a finite matrix with at least 2 rows and columns, got shape {matrix.shape}"
@@ -183,17 +184,13 @@ def denoise_matrix(
     if noise is None:
         s = _noise_of(sigma, matrix.shape)
     else:
-        checked = check("noise", noise, low=0.0, open_low=True, allow_inf=False)
-        if np.ndim(checked):
-            raise ValueError(f"noise must be a scalar, got shape {np.shape(checked)}")
-        s = float(checked)
+        s = check_number("noise", noise, open_low=True)
     if bandwidth is None:
         widths = _WIDTHS * np.sqrt(s)
     else:
-        checked = check("bandwidth", bandwidth, low=0.0, open_low=True, allow_inf=False)
-        if np.ndim(checked):
-            raise ValueError(f"bandwidth must be a scalar, got shape {np.shape(checked)}")
-        widths = np.array([float(checked) / np.sqrt(d2)])
+        widths = np.array([check_number("bandwidth", bandwidth, open_low=True) / np.sqrt(d2)])
+    if np.sqrt(s * d2) <= _ROUNDING * sigma[0]:
+        return DenoisedMatrix(matrix.copy(), s, s, sigma, sigma.copy(), 0.0)
     # exact zeros would divide by zero, and stay zero
     y = np.maximum(sigma / np.sqrt(d2), 1e-150)
     best = (np.inf, 0.0, np.zeros(d1))

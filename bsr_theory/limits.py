@@ -40,8 +40,10 @@ for learning from long sequences of high-dimensional tokens*, arXiv:2410.18858.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +81,47 @@ Numeric = float | npt.ArrayLike
 
 _quiet = np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
 
+_P = ParamSpec("_P")
+
+
+def _closed_form(formula: Callable[_P, Any]) -> Callable[_P, Any]:
+    """Make a formula silent, and defined where numbers have hundreds of digits.
+
+    Where a product overflows, or an infinite number meets a vanishing one, arguments are brought
+    between 1e-75 and 1e75, where powers up to the fourth are finite, or closer to 1 still.
+    """
+    quiet = _quiet(formula)
+
+    @functools.wraps(formula)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+        result = quiet(*args, **kwargs)
+        for most in (1e75, 1e25, 1e12):
+            if not np.isnan(result).any():
+                break
+            near = (_within(x, most) for x in args)
+            again = quiet(*near, **{k: _within(x, most) for k, x in kwargs.items()})
+            if isinstance(result, tuple):
+                result = tuple(map(_merged, result, again))
+            else:
+                result = _merged(result, again)
+        return result
+
+    return call
+
+
+def _within(value: Any, most: float) -> Any:
+    """Return positive finite numbers brought between ``1/most`` and ``most``."""
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value, dtype=np.float64)
+    ordinary = (array > 0) & np.isfinite(array)
+    return np.where(ordinary, np.clip(array, 1 / most, most), array)
+
+
+def _merged(result: Any, again: Any) -> Any:
+    return _out(np.where(np.isnan(result), again, result))
+
+
 # M(s) = s - s^2 [SLOPE log(1/s) + OFFSET] at rho = beta = 1; see mmse_small_s.
 _SLOPE = 3.0 * np.sqrt(3.0) / (4.0 * np.pi)
 _OFFSET = _SLOPE * (3.0 * np.log(3.0) - 0.5) - 0.75
@@ -94,7 +137,7 @@ _BLOCK = 1024  # points that are evaluated at once, times 311 nodes: 2.5 MB per 
 # --- ridge regression on the vectorised sequence ------------------------------------------------
 
 
-@_quiet
+@_closed_form
 def ridge_mse(alpha: Numeric, delta: Numeric, lam: Numeric | Literal["optimal"] = "optimal") -> Any:
     r"""Return the error of ridge regression on the vectorised sequence.
 
@@ -152,7 +195,7 @@ def ridge_mse(alpha: Numeric, delta: Numeric, lam: Numeric | Literal["optimal"] 
     return _out(np.where(peak, np.where(delta > 0, np.inf, 0 * delta), mse))
 
 
-@_quiet
+@_closed_form
 def ridge_train_loss(
     alpha: Numeric, delta: Numeric, lam: Numeric | Literal["optimal"] = "optimal"
 ) -> Any:
@@ -214,7 +257,7 @@ def _ridge(alpha: Array, lam: Array) -> tuple[Array, Array, Array, Array]:
 # --- beta -> infinity ---------------------------------------------------------------------------
 
 
-@_quiet
+@_closed_form
 def mmse_infinite_beta(rho: Numeric, s: Numeric) -> Any:
     r"""Return M(s) for infinitely long sequences, ``beta -> infinity``.
 
@@ -260,7 +303,7 @@ def mmse_infinite_beta(rho: Numeric, s: Numeric) -> Any:
     return _out(np.where(s == 0, 0 * s / rho, 2 / total))
 
 
-@_quiet
+@_closed_form
 def information_infinite_beta(rho: Numeric, s: Numeric) -> Any:
     r"""Return I_S(1/s) for infinitely long sequences, ``beta -> infinity``.
 
@@ -313,7 +356,7 @@ def information_infinite_beta(rho: Numeric, s: Numeric) -> Any:
     return _out(np.where(s == 0, np.inf * rho, information))
 
 
-@_quiet
+@_closed_form
 def solve_infinite_beta(alpha: Numeric, rho: Numeric, delta: Numeric) -> Any:
     r"""Return the Bayes-optimal error for ``beta -> infinity`` and the Gaussian channel.
 
@@ -382,7 +425,7 @@ def _marchenko_pastur(rho: Array, qhat: Array) -> tuple[Array, Array]:
 # --- rho -> infinity ----------------------------------------------------------------------------
 
 
-@_quiet
+@_closed_form
 def mmse_infinite_rho(s: Numeric) -> Any:
     """Return M(s) for ``rho -> infinity``, where S has independent Gaussian entries.
 
@@ -410,7 +453,7 @@ def mmse_infinite_rho(s: Numeric) -> Any:
     return _out(1 / (1 + 1 / s))
 
 
-@_quiet
+@_closed_form
 def information_infinite_rho(s: Numeric) -> Any:
     """Return I_S(1/s) for ``rho -> infinity``: the Gaussian channel capacity ``log(1 + 1/s)/2``.
 
@@ -438,7 +481,7 @@ def information_infinite_rho(s: Numeric) -> Any:
     return _out(np.log1p(1 / s) / 2)
 
 
-@_quiet
+@_closed_form
 def solve_infinite_rho(alpha: Numeric, delta: Numeric) -> Any:
     """Return the Bayes-optimal error for ``rho -> infinity`` and the Gaussian channel.
 
@@ -478,6 +521,7 @@ def solve_infinite_rho(alpha: Numeric, delta: Numeric) -> Any:
 # --- rho -> 0: the low-rank scaling -------------------------------------------------------------
 
 
+@_closed_form
 def alpha_low_rank(alpha: Numeric, beta: Numeric, rho: Numeric) -> Any:
     """Convert ``alpha = n/(d1 d2)`` to samples per parameter, ``alpha_LR = n/(r (d1 + d2))``.
 
@@ -510,6 +554,7 @@ def alpha_low_rank(alpha: Numeric, beta: Numeric, rho: Numeric) -> Any:
     return _out(alpha / ((1 + b) * rho))
 
 
+@_closed_form
 def alpha_from_low_rank(alpha_lr: Numeric, beta: Numeric, rho: Numeric) -> Any:
     """Convert samples per parameter ``n/(r (d1 + d2))`` to ``alpha = n/(d1 d2)``.
 
@@ -540,7 +585,7 @@ def alpha_from_low_rank(alpha_lr: Numeric, beta: Numeric, rho: Numeric) -> Any:
     return _out(alpha_lr * (1 + b) * rho)
 
 
-@_quiet
+@_closed_form
 def low_rank_overlap(snr: Numeric, beta: Numeric) -> Any:
     r"""Return the overlap of the optimal denoiser of a low-rank S.
 
@@ -582,13 +627,13 @@ def low_rank_overlap(snr: Numeric, beta: Numeric) -> Any:
     >>> low_rank_overlap([0.9, 2.0, 4.0], 1.0)
     array([0.    , 0.25  , 0.5625])
     """
-    v = 1 / _read("snr", snr, low=0, finite=False)
-    b = 1 / _read_beta(beta)
+    snr, b = _read("snr", snr, low=0, finite=False), 1 / _read_beta(beta)
+    v = 1 / snr
     overlap = (1 - b * v * v) ** 2 / ((1 + b * v) * (1 + v))
-    return _out(np.where(b * v * v >= 1, 0 * (1 / v + b), overlap))
+    return _out(np.where((b * v * v >= 1) | (snr == 0), 0 * (1 / v + b), overlap))
 
 
-@_quiet
+@_closed_form
 def low_rank_information(snr: Numeric, beta: Numeric) -> Any:
     r"""Return the mutual information of a low-rank S and its noisy observation, over rho.
 
@@ -633,7 +678,7 @@ def low_rank_information(snr: Numeric, beta: Numeric) -> Any:
     return _out(np.where(snr * snr <= b, snr / 2, above))
 
 
-@_quiet
+@_closed_form
 def low_rank_mmse(alpha_lr: Numeric, beta: Numeric, delta: Numeric) -> Any:
     r"""Return the Bayes-optimal error of the low-rank limit and the Gaussian channel.
 
@@ -689,7 +734,7 @@ def low_rank_mmse(alpha_lr: Numeric, beta: Numeric, delta: Numeric) -> Any:
     v = _positive_root(
         -delta,
         -(1 + b) * (delta + e),
-        (1 - b + b * b) - (b * delta + (1 + b) ** 2 * e),
+        (1 + b) ** 2 * alpha_lr - b * (3 + delta),
         b * (1 + b) * alpha_lr,
         b * b,
     )
@@ -698,6 +743,7 @@ def low_rank_mmse(alpha_lr: Numeric, beta: Numeric, delta: Numeric) -> Any:
     return _out(np.where(alpha_lr <= weak, 1.0, mmse))
 
 
+@_closed_form
 def weak_recovery_low_rank(beta: Numeric, delta: Numeric) -> Any:
     """Return the samples per parameter below which a low-rank S cannot be told from noise.
 
@@ -740,7 +786,7 @@ def weak_recovery_low_rank(beta: Numeric, delta: Numeric) -> Any:
 # --- small noise --------------------------------------------------------------------------------
 
 
-@_quiet
+@_closed_form
 def strong_recovery(beta: Numeric, rho: Numeric) -> Any:
     """Return the threshold of perfect recovery without noise.
 
@@ -779,7 +825,7 @@ def strong_recovery(beta: Numeric, rho: Numeric) -> Any:
     return _out(_degrees_of_freedom(b, rho))
 
 
-@_quiet
+@_closed_form
 def small_s_coefficients(beta: Numeric, rho: Numeric) -> tuple[Any, Any]:
     r"""Return the first two coefficients of M(s) for weak noise, ``M = D s - c2 s^2 + O(s^3)``.
 
@@ -842,7 +888,7 @@ def small_s_coefficients(beta: Numeric, rho: Numeric) -> tuple[Any, Any]:
     return _out(_degrees_of_freedom(b, rho)), _out(np.where(rho == 1, np.inf * beta, c2))
 
 
-@_quiet
+@_closed_form
 def mmse_small_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     r"""Return the expansion of M(s) for weak noise.
 
@@ -894,7 +940,7 @@ def mmse_small_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     return _out(np.where(rho == 1, at_one, analytic))
 
 
-@_quiet
+@_closed_form
 def information_small_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     r"""Return the expansion of I_S(1/s) for weak noise.
 
@@ -959,7 +1005,7 @@ def information_small_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     return _out(d / 2 * log_q + _entropy_constant(beta, rho) + last)
 
 
-@_quiet
+@_closed_form
 def mmse_near_strong_recovery(
     alpha: Numeric, beta: Numeric, rho: Numeric, delta: Numeric = 0.0
 ) -> Any:
@@ -1030,7 +1076,7 @@ def mmse_near_strong_recovery(
     return _out(s * (d - deficit))
 
 
-@_quiet
+@_closed_form
 def nuclear_norm_recovery_infinite_beta(rho: Numeric) -> Any:
     """Return the alpha from which nuclear-norm minimisation recovers S, ``beta -> infinity``.
 
@@ -1058,7 +1104,7 @@ def nuclear_norm_recovery_infinite_beta(rho: Numeric) -> Any:
     return _out(rho * (2 - rho))
 
 
-@_quiet
+@_closed_form
 def nuclear_norm_recovery_square(rho: Numeric) -> Any:
     r"""Return the alpha from which nuclear-norm minimisation recovers S, for ``beta = 1``.
 
@@ -1109,7 +1155,7 @@ def nuclear_norm_recovery_square(rho: Numeric) -> Any:
     return _out(1 - rest**2 * risk)
 
 
-@_quiet
+@_closed_form
 def bulk_merging_square(rho: Numeric) -> Any:
     r"""Return the noise at which the two bulks of the spectrum merge, for ``beta = 1``.
 
@@ -1298,7 +1344,7 @@ def _log_law_root(alpha: Array, delta: Array) -> Array:
 # --- strong noise -------------------------------------------------------------------------------
 
 
-@_quiet
+@_closed_form
 def mmse_large_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     r"""Return the expansion of M(s) for strong noise.
 
@@ -1342,7 +1388,7 @@ def mmse_large_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     return _out(one_minus_y * (1 + one_minus_y * series))
 
 
-@_quiet
+@_closed_form
 def information_large_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     r"""Return the expansion of I_S(1/s) for strong noise.
 
@@ -1405,8 +1451,12 @@ def _read(
 ) -> Array:
     """Return ``value`` as an array: ValueError for a bad scalar, NaN for a bad element."""
     try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(value)
+        # NumPy would read text as numbers, and drop imaginary parts
+        if given.dtype.kind not in "biufO" or any(isinstance(x, str) for x in _objects(given)):
+            raise TypeError("not real numbers")
+        array = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name} must be a number or an array of numbers, got {value!r}"
         ) from error
@@ -1420,7 +1470,11 @@ def _read(
         raise ValueError(
             f"{name} must be {allowed}{' and finite' if finite else ''}, got {float(array)!r}"
         )
-    return np.where(good, array, np.nan)
+    return np.where(good, array, np.nan) + 0.0  # 1/-0.0 is -inf
+
+
+def _objects(array: npt.NDArray[Any]) -> Any:
+    return array.flat if array.dtype.kind == "O" else ()
 
 
 def _read_beta(beta: Any) -> Array:

@@ -9,7 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._arrays import Array, Numeric, broadcast, check, check_integer, run_blocks, scalar_or_array
+from ._arrays import (
+    Array,
+    Numeric,
+    broadcast,
+    check,
+    check_integer,
+    numbers,
+    run_blocks,
+    scalar_or_array,
+)
 from ._kernels import rectangular, symmetric
 from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw, SymmetricFactorLaw
 
@@ -79,7 +88,9 @@ class Prior(ABC):
 
     def strong_recovery_gap(self, alpha: Numeric) -> Any:
         """Return ``strong_recovery - alpha`` as accurately as the prior can."""
-        return np.asarray(self.strong_recovery) - np.asarray(alpha)
+        value = check("alpha", alpha, low=0.0, allow_inf=False)
+        broadcast(prior=self.strong_recovery, alpha=value)
+        return scalar_or_array(np.asarray(self.strong_recovery) - value)
 
     def deficit(self, s: Numeric) -> Any:
         """Return ``strong_recovery - mmse(s)/s``, which vanishes with s."""
@@ -116,8 +127,8 @@ class Prior(ABC):
         ValueError
             If Y is not a finite matrix.
         """
-        matrix = np.asarray(Y, dtype=np.float64)
-        if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        matrix = numbers("Y", Y)
+        if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
             raise ValueError(
                 f"Y must be a finite matrix of shape (d1, d2), got shape {matrix.shape}"
             )
@@ -317,7 +328,9 @@ class GaussianFactorPrior(Prior):
             The exact difference of the given doubles: just below the threshold, rounding the
             threshold itself first would dominate the error of mmse.
         """
-        arrays = np.broadcast_arrays(np.asarray(alpha, float), self.beta, self.rho)
+        value = check("alpha", alpha, low=0.0, allow_inf=False)
+        broadcast(beta=self.beta, rho=self.rho, alpha=value)
+        arrays = np.broadcast_arrays(np.asarray(value), self.beta, self.rho)
         out = np.array([_exact_gap(*row) for row in zip(*(a.ravel() for a in arrays), strict=True)])
         return scalar_or_array(out.reshape(arrays[0].shape))
 
@@ -335,7 +348,7 @@ class GaussianFactorPrior(Prior):
             Mutual information, with ``d information/d snr = mmse(1/snr)/2``.
         """
         value = check("snr", snr, low=0.0)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return self._run(rectangular.information_array, snr=1.0 / np.asarray(value))
 
     def _scalars(self) -> tuple[float, float]:
@@ -539,11 +552,11 @@ class LowRankFactorPrior(Prior):
         noise, inverse = self._inverse(s)
         # 1 - q over the common denominator, free of cancellation as s -> 0
         with np.errstate(invalid="ignore", over="ignore"):
-            top = noise * (1.0 + inverse + 3.0 * noise * inverse - inverse**2 * noise**3)
-            error = np.where(
-                noise**2 * inverse < 1.0, top / ((1.0 + noise * inverse) * (1.0 + noise)), 1.0
-            )
-        return scalar_or_array(np.where(np.isnan(noise), np.nan, error))
+            below = noise**2 * inverse < 1.0
+            small = noise * inverse
+            top = 1.0 + inverse + 3.0 * small - small * (noise * small)
+            error = np.where(below, noise / (1.0 + noise) * (top / (1.0 + small)), 1.0)
+        return scalar_or_array(np.where(np.isnan(noise + inverse), np.nan, error))
 
     def overlap(self, s: Numeric) -> Any:
         """Return ``1 - mmse(s)``, exactly 0 at and above the transition.
@@ -562,7 +575,7 @@ class LowRankFactorPrior(Prior):
         with np.errstate(invalid="ignore", over="ignore"):
             gap = 1.0 - noise**2 * inverse
             q = np.where(gap > 0.0, gap**2 / ((1.0 + noise * inverse) * (1.0 + noise)), 0.0)
-        return scalar_or_array(np.where(np.isnan(noise), np.nan, q))
+        return scalar_or_array(np.where(np.isnan(noise + inverse), np.nan, q))
 
     def deficit(self, s: Numeric) -> Any:
         """Return ``strong_recovery - mmse(s)/s``, free of cancellation below the transition.
@@ -602,12 +615,12 @@ class LowRankFactorPrior(Prior):
         broadcast(beta=self.beta, snr=q)
         # x = beta snr; all terms of (1+beta) log x + beta/x + (beta-1) log((x+beta)/(x+1)) -
         # beta log beta, over 2 beta, with beta -> inf finite
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             above = (
                 i / q + (1.0 - i) * np.log1p(q) + 2.0 * i * np.log(q) - (1.0 - i) * np.log1p(i / q)
             ) + np.where(i > 0.0, i * np.log(1.0 / np.where(i > 0.0, i, 1.0)), 0.0)
             value = 0.5 * np.where(q * q > i, above, q)
-        return scalar_or_array(np.where(np.isinf(q), np.inf, value))
+        return scalar_or_array(np.where(np.isinf(q), np.inf, value) + 0.0 * i)
 
     def law(self, s: float) -> SpectralLaw:
         """Return the law of singular values: that of pure noise, the spikes have no mass.
@@ -642,8 +655,10 @@ class LowRankFactorPrior(Prior):
             Singular values of ``Y/sqrt(d2)`` in units of ``1/sqrt(rho)``.
         """
         noise, inverse = self._inverse(s)
-        place = np.sqrt((1.0 + noise) * (1.0 + noise * inverse))
-        return scalar_or_array(np.where(noise**2 * inverse < 1.0, place, np.nan))
+        with np.errstate(invalid="ignore", over="ignore"):
+            place = np.sqrt((1.0 + noise) * (1.0 + noise * inverse))
+            below = noise**2 * inverse < 1.0
+        return scalar_or_array(np.where(below, place, np.nan))
 
     def shrink(self, y: Numeric, s: float) -> Any:
         """Return the optimal shrinkage of a spike among noise of variance ``s``.
@@ -725,9 +740,10 @@ class SymmetricSignal(Prior):
         ValueError
             If Y is not a finite symmetric matrix.
         """
-        matrix = np.asarray(Y, dtype=np.float64)
+        matrix = numbers("Y", Y)
         if (
             matrix.ndim != 2
+            or not matrix.size
             or matrix.shape[0] != matrix.shape[1]
             or not np.isfinite(matrix).all()
             or not np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-10 * np.abs(matrix).max())
@@ -833,7 +849,9 @@ class SymmetricFactorPrior(SymmetricSignal):
         float or ndarray
             The exact difference of the given doubles.
         """
-        arrays = np.broadcast_arrays(np.asarray(alpha, float), self.rho)
+        value = check("alpha", alpha, low=0.0, allow_inf=False)
+        broadcast(rho=self.rho, alpha=value)
+        arrays = np.broadcast_arrays(np.asarray(value), self.rho)
         # rho (2 - rho) is that of a square product of two factors
         out = np.array(
             [_exact_gap(x, 1.0, r) for x, r in zip(*(a.flat for a in arrays), strict=True)]
@@ -955,7 +973,7 @@ class SymmetricFactorPrior(SymmetricSignal):
         0.2323118
         """
         value = check("snr", snr, low=0.0)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             return self._run(symmetric.information_array, snr=1.0 / np.asarray(value))
 
     def _noise(self, s: float) -> float:

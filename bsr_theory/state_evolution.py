@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy.interpolate import PPoly
 from scipy.optimize import elementwise
 
-from ._arrays import Array, Numeric, check, check_integer, scalar_or_array, select
+from ._arrays import Array, Numeric, check, check_integer, check_number, scalar_or_array, select
 from .channels import Channel
 from .priors import Prior
 from .problem import Problem
@@ -44,9 +44,11 @@ _NARROW = 2e-3  # narrowest panel
 _GRID = 24  # points a panel among which turning points are looked for
 _FLOOR = np.log(1e-13)  # smallest log s that a table covers
 _DEEP = np.log(1e-40)  # below any noise that alpha can resolve in double precision
+_BOTTOM = np.log(1e-300)  # below any noise of labels
 _ROUNDING = 1e-13  # residual at which the evaluations of mmse are at their rounding
 _ENOUGH = 12  # points that share a prior from which on a table pays
 _NEAR = 1e-3  # relative distance to strong recovery inside which the difference is solved for
+_MOST = 1e300  # qhat in place of one that overflows
 _STEP = 0.02  # step in log s of the derivative that decides stability
 
 
@@ -75,7 +77,9 @@ class _Table:
         low, width = ends[:-1], np.diff(ends)
         while low.size:
             logs = low[:, None] + width[:, None] * _NODES
-            mmse, q = (x.reshape(logs.shape) for x in prior.mmse_and_overlap(np.exp(logs.ravel())))
+            with np.errstate(over="ignore"):
+                s = np.exp(logs.ravel())
+            mmse, q = (x.reshape(logs.shape) for x in prior.mmse_and_overlap(s))
             with np.errstate(divide="ignore", invalid="ignore"):
                 tail = np.fmax(np.abs(np.log(mmse) @ _TAIL), np.abs(np.log(q) @ _TAIL))
             good = ~(np.fmax.reduce(tail, axis=1) > _UNRESOLVED) | (width < _NARROW)
@@ -103,7 +107,8 @@ class _Table:
     @functools.cached_property
     def log_mmse(self) -> PPoly:
         """Log M against log s."""
-        return self.interpolate(np.log(self.mmse))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.interpolate(np.log(self.mmse))
 
     def log_alpha(self, channel: Channel, logs: Array) -> Array:
         """Return log alpha(s) with the interpolated M."""
@@ -125,11 +130,12 @@ class _Points:
         ones = np.ones(self.shape)
         least, most = ones * self.prior.prior_overlap, ones * self.prior.second_moment
         self.most = most.ravel()
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             # precision when all and when nothing is known bound qhat = 1/s
             scale = self.alpha * self.k
-            self.low = -np.log(scale * self._flat(self.channel.precision(most, 0 * ones)))
-            self.high = -np.log(scale * self._flat(self.channel.precision(least, most - least)))
+            low = -np.log(scale * self._flat(self.channel.precision(most, 0 * ones)))
+            high = -np.log(scale * self._flat(self.channel.precision(least, most - least)))
+            self.low, self.high = np.minimum(low, -_DEEP), np.maximum(high, _DEEP)
             resolves = self._flat(self.channel.resolves)
             strong = self._flat(self.prior.strong_recovery) / (self.k * resolves)
         self.strong = np.where(resolves > 0.0, strong, np.inf)
@@ -150,7 +156,8 @@ class _Points:
         """Return log alpha(s) - log alpha, mmse and overlap at the points ``index``."""
         np.add.at(self.evaluations, index, 1)
         prior, channel = self.at(index)
-        mmse, q = prior.mmse_and_overlap(np.exp(logs))
+        with np.errstate(over="ignore"):
+            mmse, q = prior.mmse_and_overlap(np.exp(logs))
         return _log_alpha(prior, channel, logs, mmse, q) - np.log(self.alpha[index]), mmse, q
 
     def gap(self, logs: Array, index: _Index) -> Array:
@@ -182,9 +189,10 @@ def _root(f: Callable[..., Array], low: Array, high: Array, index: _Index) -> Ar
     """Return the roots of ``f(x, index)`` between ``low`` and ``high``, NaN where none is found."""
     if index.size == 0:
         return np.empty(0)
-    result = elementwise.find_root(
-        f, (low, high), args=(index,), tolerances={"xatol": 2e-15, "xrtol": 4e-16}
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # where the ends bracket nothing
+        result = elementwise.find_root(
+            f, (low, high), args=(index,), tolerances={"xatol": 2e-15, "xrtol": 4e-16}
+        )
     return np.asarray(np.where(result.success, result.x, np.nan))
 
 
@@ -199,7 +207,7 @@ def _from_table(points: _Points, index: _Index, tolerance: float) -> tuple[Array
     Returns log s, mmse, overlap and residual, NaN where that did not work.
     """
     low = np.maximum(points.low[index], _FLOOR)
-    high = np.maximum(points.high[index], low + 1e-9)
+    high = np.maximum(np.minimum(points.high[index], -_BOTTOM), low + 1e-9)
     prior = points.shared_prior(index)
     table = _Table.between(prior, float(low.min()), float(high.max()) + 1e-6)
 
@@ -273,7 +281,7 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
             solved = _from_table(points, group, tolerance)
             logs[group], mmse[group], q[group], residual[group] = solved
             group = group[~(residual[group] <= tolerance)]
-        low = np.maximum(points.low[group], np.minimum(points.high[group], 0.0) + _DEEP)
+        low = np.maximum(points.low[group], np.minimum(points.high[group], 0.0) + _BOTTOM)
         logs[group] = _root(points.gap, low, points.high[group] + 1e-12, group)
         slow.append(group)
     # residuals are measured at the point that is returned
@@ -324,7 +332,7 @@ def _all_single_prior(
     channel = select(points.channel, points.shape, index[:1])
     low = float(np.maximum(points.low[index], _FLOOR).min())
     top = points.high[index]
-    high = float(np.where(np.isfinite(top), top, -_FLOOR).max()) + 1e-6
+    high = max(float(np.where(np.isfinite(top), top, -_FLOOR).max()), low) + 1e-6
     table = _Table.between(prior, low, high)
     ends = np.concatenate([[low], _turning_points(table, channel), [high]])
     found: list[list[tuple[float, float]]] = [[] for _ in index]
@@ -380,6 +388,7 @@ def fixed_points(problem: Problem, *, tolerance: float = 1e-11) -> Branches:
     >>> every.stable
     array([False,  True])
     """
+    tolerance = check_number("tolerance", tolerance)
     points = _Points(problem)
     size = points.alpha.size
     rows: list[list[tuple[float, float, Status]]] = [[] for _ in range(size)]
@@ -454,7 +463,8 @@ def _slopes(points: _Points, logs: Array, index: _Index) -> Array:
     if none.any():
         at = index[none]
         top = np.full(at.size, -_FLOOR)
-        slope[none] = np.exp(-points.gap(top, at))
+        with np.errstate(over="ignore"):
+            slope[none] = np.exp(-points.gap(top, at))
     return slope
 
 
@@ -468,7 +478,7 @@ def _potential(points: _Points, logs: Array, mmse: Array, q: Array, index: _Inde
     prior, channel = points.at(index)
     k = points.k[index]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        qhat = np.exp(-logs)
+        qhat = np.minimum(np.exp(-logs), _MOST)
         signal = np.asarray(prior.information(qhat)) - 0.5 * qhat * mmse
         labels = points.alpha[index] * k * np.asarray(channel.information(q, mmse))
     # as s -> 0 it is (strong - alpha)/2 log(1/s) per resolved equation
@@ -520,6 +530,7 @@ def solve(
     >>> bsr.Status(curve.status[2]).name
     'PERFECT_RECOVERY'
     """
+    tolerance = check_number("tolerance", tolerance)
     points = _Points(problem)
     if points.channel.single_fixed_point:
         logs, mmse, q, residual, status = _solve_single(points, tolerance)
@@ -564,7 +575,11 @@ def _least_information(
 def _overlap(prior: Prior, q: Numeric) -> Array:
     """Return the overlap ``q`` as an array, checked against what the prior allows."""
     least, most = np.asarray(prior.prior_overlap), np.asarray(prior.second_moment)
-    value = np.asarray(check("q", q, low=float(np.min(least)), high=float(np.max(most))))
+    low = float(np.fmin.reduce(least, axis=None, initial=np.inf))
+    high = float(np.fmax.reduce(most, axis=None, initial=-np.inf))
+    if low > high:  # no prior, or none that is known
+        low, high = -np.inf, np.inf
+    value = np.asarray(check("q", q, low=low, high=high))
     with np.errstate(invalid="ignore"):
         return np.where((value >= least) & (value <= most), value, np.nan)
 
@@ -584,7 +599,9 @@ def free_entropy(problem: Problem, q: Numeric) -> Any:
     -------
     float or ndarray
         ``-i(q, qhat)`` in nats per ``d1 d2``, with qhat eliminated by the channel's equation
-        ``qhat = alpha precision(q)``; its maxima over q are the stable fixed points.
+        ``qhat = alpha precision(q)``; its maxima over q are the stable fixed points.  At the
+        largest q, where labels without noise make qhat infinite, it is inf at and above strong
+        recovery and -inf below.
 
     Notes
     -----
@@ -610,12 +627,17 @@ def free_entropy(problem: Problem, q: Numeric) -> Any:
         raise ValueError("alpha must be given (a number or an array), got None")
     overlap = _overlap(problem.prior, q)
     rest = np.asarray(problem.prior.second_moment) - overlap
-    alpha = np.asarray(problem.alpha) * np.asarray(problem.prior.snr_per_alpha)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        alpha = np.asarray(problem.alpha) * np.asarray(problem.prior.snr_per_alpha)
+        alpha = np.minimum(alpha, np.finfo(np.float64).max)
         qhat = alpha * np.asarray(problem.channel.precision(overlap, rest))
+        qhat = np.where(rest > 0.0, np.minimum(qhat, _MOST), qhat)
         labels = alpha * np.asarray(problem.channel.information(overlap, rest))
         signal = np.asarray(problem.prior.information(qhat)) - 0.5 * qhat * rest
-        return scalar_or_array(-(signal + labels))
+        strong = np.asarray(problem.prior.strong_recovery) <= alpha * problem.channel.resolves
+        perfect = np.where(strong, np.inf, -np.inf)
+        value = np.where(np.isinf(qhat) & (rest == 0.0), perfect, -(signal + labels))
+        return scalar_or_array(value)
 
 
 def iterate(problem: Problem, steps: int, *, q: Numeric | None = None) -> Trajectory:
@@ -657,9 +679,9 @@ def iterate(problem: Problem, steps: int, *, q: Numeric | None = None) -> Trajec
     overlaps = [np.broadcast_to(np.asarray(start, dtype=np.float64), shape)]
     errors = [prior.second_moment - overlaps[0]]
     snrs = []
-    alpha = np.asarray(problem.alpha) * np.asarray(prior.snr_per_alpha)
     for _ in range(steps):
         with np.errstate(divide="ignore", over="ignore"):
+            alpha = np.asarray(problem.alpha) * np.asarray(prior.snr_per_alpha)
             snr = alpha * np.asarray(problem.channel.precision(overlaps[-1], errors[-1]))
             error, overlap = prior.mmse_and_overlap(1.0 / snr)
         snrs.append(np.broadcast_to(snr, shape))

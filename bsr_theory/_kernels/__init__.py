@@ -11,15 +11,20 @@ __all__: list[str] = []
 
 
 def _cache_is_writable() -> bool:
-    """Tell whether numba can put its cache beside these files (or in NUMBA_CACHE_DIR)."""
-    folder = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
-        os.path.dirname(os.path.abspath(__file__)), "__pycache__"
-    )
+    """Tell whether numba has a place for its cache.
+
+    That is NUMBA_CACHE_DIR, the folder of these files or the user's own cache; without any, a
+    function that wants to be cached is an error.  Nothing is compiled here.
+    """
+
+    def probe() -> None:
+        """Stand for any function of this folder."""
+
     try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError:
+        numba.njit(cache=True)(probe)
+    except (OSError, RuntimeError):
         return False
-    return os.access(folder, os.W_OK)
+    return True
 
 
 CACHE = os.environ.get("BSR_NUMBA_CACHE", "1") != "0" and _cache_is_writable()

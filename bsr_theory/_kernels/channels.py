@@ -81,7 +81,7 @@ def hazard(x):
     if x < -10.0 * _SQRT2:
         deficit = _deficit_series(1.0 / (x * x))
         return -x / (1.0 - deficit), -x * deficit / (1.0 - deficit)
-    ratio = 2.0 / (_ROOT_2PI * erfcx(-x / _SQRT2)) if x < 37.0 else 0.0
+    ratio = 0.0 if x >= 37.0 else 2.0 / (_ROOT_2PI * erfcx(-x / _SQRT2))
     return ratio, ratio + x
 
 
@@ -170,7 +170,7 @@ def sign_score(y, omega, V, delta, g, slope):
     """Fill ``g`` and its derivative."""
     for i in range(g.size):
         spread = V[i] + delta[i]
-        if y[i] == 0.0 or math.isnan(y[i]):
+        if y[i] == 0.0 or math.isnan(y[i] + omega[i] + spread):
             g[i] = slope[i] = np.nan
             continue
         side = 1.0 if y[i] > 0.0 else -1.0
@@ -315,7 +315,9 @@ def rectified_array(what, kind, q, v, delta, p, k0, k1, nodes, weights, out):
             factor = 2.0 / math.pi if kind == ABS else 0.5 / math.pi
             out[i] = delta[i] + share * v[i] - factor * _arc(theta)
         elif not noiseless:
-            a, b = rectified(kind, q[i], v[i], delta[i], what == INFORMATION, nodes, weights)
+            # what is left of an overlap far below the noise is below the smallest double
+            overlap = q[i] if q[i] > 1e-305 * (1.0 + delta[i]) else 0.0
+            a, b = rectified(kind, overlap, v[i], delta[i], what == INFORMATION, nodes, weights)
             out[i] = a if what == PRECISION else b
         elif v[i] == 0.0:
             out[i] = np.inf if what == PRECISION else -np.inf
@@ -354,6 +356,9 @@ def _noiseless_score(kind, y, omega, V):
 def rectified_score(kind, y, omega, V, delta, g, slope):
     """Fill ``g`` and its derivative."""
     for i in range(g.size):
+        if math.isnan(y[i] + omega[i] + V[i] + delta[i]):
+            g[i] = slope[i] = np.nan
+            continue
         if delta[i] == 0.0:
             g[i], slope[i] = _noiseless_score(kind, y[i], omega[i], V[i])
             continue
@@ -388,6 +393,12 @@ def rectified_score(kind, y, omega, V, delta, g, slope):
 # --------------------------------------------------------------------------------------------
 # P(y = 1 | h) = 1/(1 + exp(-k h))
 # --------------------------------------------------------------------------------------------
+
+
+_STEEP = 1e10  # gain from which on a label is a sign, with this noise over the squared gain:
+_STEP_NOISE = (
+    1.8063  # int phi^2/(Phi (1 - Phi)), so that the precision at q = 1 is that of the gain
+)
 
 
 @jit
@@ -513,6 +524,14 @@ def logistic_array(what, q, v, gain, nodes, weights, out):
         k = gain[i]
         if math.isnan(q[i] + v[i] + k):
             out[i] = np.nan
+        elif k > _STEEP:
+            delta = (_STEP_NOISE / min(k, 1e150)) ** 2
+            if what == PRECISION:
+                out[i] = sign_precision(q[i], v[i], delta)
+            elif what == INFORMATION:
+                out[i] = sign_information(q[i], v[i], delta)
+            else:
+                out[i] = math.atan2(math.sqrt(v[i] + delta), math.sqrt(q[i])) / math.pi
         elif k == 0.0:
             out[i] = 0.5 if what == ERROR else 0.0
         elif what != INFORMATION:
@@ -681,6 +700,10 @@ def quantized_error(thresholds, q, v, delta, nodes, weights):
             left, right = _edges(thresholds, i)
             log_p = max(log_p, _bin_probability(left, right, 0.0, width, nodes, weights))
         return -math.expm1(log_p)
+    if width < 1e-9 * min(root, np.min(np.diff(thresholds))) if bins > 2 else width < 1e-9 * root:
+        # errors happen next to a threshold: int Phi(-|u|) du = sqrt(2/pi)
+        density = np.sum(np.exp(-0.5 * (thresholds / root) ** 2)) / (_ROOT_2PI * root)
+        return 2.0 / _ROOT_2PI * width * density
     error = 0.0
     for i in range(count):
         left, right = _edges(thresholds, best[i])
@@ -708,14 +731,15 @@ def quantized_array(what, thresholds, q, v, delta, nodes, weights, out):
     """Fill ``out`` with one answer for each point."""
     for i in range(out.size):
         noise = delta[i]
+        overlap = q[i] if q[i] > 1e-300 else 0.0
         if math.isnan(q[i] + v[i] + noise):
             out[i] = np.nan
         elif what == PRECISION:
-            out[i] = quantized_mean(what, thresholds, q[i], v[i], noise, nodes, weights)
+            out[i] = quantized_mean(what, thresholds, overlap, v[i], noise, nodes, weights)
         elif what == ERROR:
-            out[i] = quantized_error(thresholds, q[i], v[i], noise, nodes, weights)
+            out[i] = quantized_error(thresholds, overlap, v[i], noise, nodes, weights)
         elif noise == 0.0 or v[i] > _CLOSE * min(1.0, noise):
-            out[i] = quantized_mean(what, thresholds, q[i], v[i], noise, nodes, weights)
+            out[i] = quantized_mean(what, thresholds, overlap, v[i], noise, nodes, weights)
             if noise > 0.0:
                 out[i] -= quantized_mean(what, thresholds, 1.0, 0.0, noise, nodes, weights)
         else:

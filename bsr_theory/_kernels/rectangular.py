@@ -44,6 +44,9 @@ _PANELS = 96  # more than any parameters have asked for (36)
 
 _NEWTON = 1e-9  # relative Newton step after which the next one is below rounding
 _TINY = 1e-40  # noise below which mmse is its limit to all digits
+_HUGE = 1e20  # aspect ratio or width that counts as infinite
+_THIN = 1e-11  # width that counts as zero
+_FAR = 1e100  # s rho from which on only the first term in 1/s is left
 
 CUBE, OVERLAP, ENERGY = range(3)  # what bulk_sums accumulates
 
@@ -485,38 +488,68 @@ def _marchenko_pastur_root(rho, s):
 
 
 @jit
+def _is_gaussian(beta, rho, s):
+    """Tell whether S cannot be told from a matrix of independent entries.
+
+    The first corrections are beta/rho^2 and beta/(s rho)^2 of the overlap, 1/rho for beta = inf.
+    """
+    root = math.sqrt(beta)
+    return rho > min(_HUGE, 1e6 * root) or s * rho > 1e8 * root
+
+
+@jit
+def _thin_mmse(beta, rho, s):
+    """Return what `factor_mmse` does in the limit rho -> 0: r outliers that do not interact."""
+    c, n = 1.0 / beta, s * rho
+    t = n * math.sqrt(c)
+    if t >= 1.0:
+        return 1.0, 0.0, 1.0 - 1.0 / s
+    below = (1.0 + n * c) * (1.0 + n)
+    ratio = (1.0 + c + 3.0 * n * c - n * c * t * t) / below
+    return n * ratio, ((1.0 - t) * (1.0 + t)) ** 2 / below, 1.0 - rho * ratio
+
+
+@jit
 def factor_mmse(beta, rho, s, nodes, weights, sums):
     """Return (mmse, overlap, deficit) with mmse + overlap = 1 and deficit = 1 - mmse/s.
 
     Each is accurate to relative precision where it is small.  beta = inf, rho = inf, s = 0 and
     s = inf are their limits.  arXiv:2410.18858; docs/theory.
     """
+    if beta > _HUGE:
+        beta = np.inf
     if s < _TINY:
         # the correction, of relative order sqrt(s) at most, is below rounding
         slope = strong_threshold(beta, rho)
         return slope * s, 1.0, 1.0 - slope
     if s == np.inf:
         return 1.0, 0.0, 1.0
-    if rho == np.inf or s * rho > 1e8 * math.sqrt(beta):
-        # the first correction is beta/(s rho)^2 of the overlap
+    if rho < _THIN:
+        return _thin_mmse(beta, rho, s)
+    if _is_gaussian(beta, rho, s):
         return s / (1.0 + s), 1.0 / (1.0 + s), s / (1.0 + s)
     if beta == np.inf:
         # columns of S are N(0, A A^T/r) and A is learned for free: M = -s t0
         kappa = s * rho
+        if kappa > _FAR:
+            overlap = (1.0 + 1.0 / rho) / s
+            return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
         b = 1.0 - rho + kappa
         root = math.sqrt(b * b + 4.0 * kappa * rho)
         total = 1.0 + rho + kappa + root
         over = 1.0 + rho + ((1.0 - rho) ** 2 + 2.0 * kappa * (1.0 + rho)) / (root + kappa)
         lack = b + root if b > 0.0 else 4.0 * kappa * rho / (root - b)
-        return 2.0 * rho * s / total, over / total, lack / total
+        return 2.0 * rho * s / total, min(over / total, 1.0), lack / total
     c = make_curve(beta, rho, s)
     curve_sums(c, nodes, weights, False, sums)
     m = -rho * c.tb2 / c.ub2
     deficit = s * ((1.0 - 1.0 / beta) * m + 4.0 * sums[CUBE] / (3.0 * math.pi * beta * beta))
+    # the bounds, those of a matrix of independent entries, matter beyond beta = 1e8 or rho = 1e-8
     if s < 1.0:
+        deficit = min(max(deficit, s / (1.0 + s), 1.0 - strong_threshold(beta, rho)), 1.0)
         mmse = s * (1.0 - deficit)
         return mmse, 1.0 - mmse, deficit
-    overlap = sums[OVERLAP] / math.pi
+    overlap = min(max(sums[OVERLAP] / math.pi, 1.0 / (1.0 + s)), 1.0)
     return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
 
 
@@ -542,6 +575,25 @@ def _splitting_noise(beta, rho):
 
 
 @jit
+def _rise(rho, s):
+    """Return s m(s) - (1 - rho) for rho < 1, which is the deficit for beta = inf."""
+    kappa = s * rho
+    b = 1.0 - rho + kappa
+    root = math.sqrt(b * b + 4.0 * kappa * rho)
+    # rho - 2 rho/(1 + rho + kappa + root) with root - (1 - rho) expanded
+    rise = (kappa * (2.0 * (1.0 - rho) + kappa) + 4.0 * kappa * rho) / (root + 1.0 - rho)
+    return rho * (kappa + rise) / (1.0 + rho + kappa + root)
+
+
+@jit
+def _excess(beta, rho, s, nodes, weights, sums):
+    """Return strong_threshold - mmse/s for rho < 1; its two parts share what cancels."""
+    curve_sums(make_curve(beta, rho, s), nodes, weights, False, sums)
+    cube = 4.0 * s * sums[CUBE] / (3.0 * math.pi * beta * beta)
+    return (1.0 - 1.0 / beta) * _rise(rho, s) + (cube - (1.0 - rho) ** 2 / beta)
+
+
+@jit
 def factor_deficit(beta, rho, s, nodes, weights, sums):
     """Return strong_threshold - mmse/s to relative precision.
 
@@ -550,29 +602,32 @@ def factor_deficit(beta, rho, s, nodes, weights, sums):
     """
     if s == 0.0:
         return 0.0
-    if beta == np.inf and rho != np.inf:
-        # 1 - M/s = 1 + t0, less 1 - rho when rho < 1
-        kappa = s * rho
-        b = 1.0 - rho + kappa
-        root = math.sqrt(b * b + 4.0 * kappa * rho)
-        if rho >= 1.0:
-            return factor_mmse(beta, rho, s, nodes, weights, sums)[2]
-        # rho - 2 rho/(1 + rho + kappa + root) with root - (1 - rho) expanded
-        rise = (kappa * (2.0 * (1.0 - rho) + kappa) + 4.0 * kappa * rho) / (root + 1.0 - rho)
-        return rho * (kappa + rise) / (1.0 + rho + kappa + root)
+    if beta > _HUGE:
+        beta = np.inf
+    if rho < _THIN and s < np.inf:
+        c, n = 1.0 / beta, s * rho
+        t = n * math.sqrt(c)
+        if t >= 1.0:
+            return rho * (1.0 + c - 1.0 / n)
+        top = n * (1.0 - c + c * c + (c + c * c) * n + c * t * t)
+        return rho * top / ((1.0 + n * c) * (1.0 + n))
+    if beta == np.inf and rho < 1.0 and s * rho <= _FAR:
+        return _rise(rho, s)
     lack = 1.0 - strong_threshold(beta, rho)
-    if rho >= 1.0 or s == np.inf:
+    if rho >= 1.0 or beta == np.inf or s == np.inf:
         return factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack
-    step = max(3e-4 * min(_splitting_noise(beta, rho), 1.0), _TINY)
-    if s >= step:
+    if s >= 1.0:
         return max(factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack, 0.0)
+    step = max(3e-4 * min(_splitting_noise(beta, rho), (1.0 - rho) ** 2), _TINY)
+    if s >= step:
+        return max(_excess(beta, rho, s, nodes, weights, sums), 0.0)
     x = s / step
     total = 0.0
     for k, weight in ((1, 0.5 * (x - 2.0) * (x - 3.0)), (2, -(x - 1.0) * (x - 3.0)),
                       (3, 0.5 * (x - 1.0) * (x - 2.0))):  # fmt: skip
         noise = k * step
-        total += weight * (factor_mmse(beta, rho, noise, nodes, weights, sums)[2] - lack) / noise
-    return s * total
+        total += weight * _excess(beta, rho, noise, nodes, weights, sums) / noise
+    return max(s * total, 0.0)
 
 
 @jit
@@ -583,8 +638,6 @@ def _direct_information(beta, rho, s, nodes, weights, sums):
     """
     t0, u0 = _marchenko_pastur_root(rho, s)
     logs = t0 + (1.0 - rho) * math.log(u0 / rho) - math.log(-t0 * (1.0 + s))
-    if beta == np.inf:
-        return 0.5 * (math.log1p(1.0 / s) + logs)
     c = make_curve(beta, rho, s)
     curve_sums(c, nodes, weights, True, sums)
     energy = sums[ENERGY] / math.pi
@@ -596,16 +649,68 @@ def _direct_information(beta, rho, s, nodes, weights, sums):
 
 
 @jit
+def _thin_information(beta, rho, s):
+    """Return `factor_information` in the limit rho -> 0."""
+    c, log_snr = 1.0 / beta, -math.log(s) - math.log(rho)
+    if log_snr <= 0.5 * math.log(c) if c > 0.0 else False:
+        return 0.5 / s
+    if log_snr > 600.0:  # of 1/snr nothing is left
+        total = (1.0 + c) * log_snr
+    else:
+        n = s * rho
+        total = c * n + (1.0 - c) * (math.log1p(1.0 / n) - math.log1p(c * n)) + 2.0 * c * log_snr
+    return 0.5 * rho * (total - (c * math.log(c) if c > 0.0 else 0.0))
+
+
+@jit
+def _long_information(rho, s):
+    """Return `factor_information` for beta = inf, the capacity of a Gaussian matrix channel.
+
+    With y = M/s it is ``-[log(1 - y) + rho log(1 - y/rho) + y]/2``, and
+    ``(1 - y)(1 - y/rho) = s y``.
+    """
+    kappa = s * rho
+    if kappa > _FAR:
+        return 0.5 / s
+    b = 1.0 - rho + kappa
+    root = math.sqrt(b * b + 4.0 * kappa * rho)
+    total = 1.0 + rho + kappa + root
+    y, x = 2.0 * rho / total, 2.0 / total
+    lack = b + root if b > 0.0 else 4.0 * kappa * rho / (root - b)
+    first = math.log1p(-y) if y < 0.5 else math.log(lack / total)
+    if x < 0.5:
+        second = math.log1p(-x)
+    elif rho >= 1.0:
+        second = math.log((rho - 1.0 + kappa + root) / total)
+    else:
+        second = math.log(s * y) - first
+    return -0.5 * (first + rho * second + y)
+
+
+@jit
 def factor_information(beta, rho, s, nodes, weights, sums):
     """Return lim I(S; S + sqrt(s) Z)/(d1 d2) in nats."""
     if s == 0.0:
         return np.inf
     if s == np.inf:
         return 0.0
-    if rho == np.inf or s * rho > 1e8 * math.sqrt(beta):
-        return 0.5 * math.log1p(1.0 / s)
+    if beta > _HUGE:
+        beta = np.inf
+    if rho < _THIN:
+        return _thin_information(beta, rho, s)
+    if s < _TINY:
+        # mmse is proportional to s from here on
+        more = 0.5 * strong_threshold(beta, rho) * (math.log(_TINY) - math.log(s))
+        return factor_information(beta, rho, _TINY, nodes, weights, sums) + more
+    gaussian = 0.5 * (math.log1p(1.0 / s) if s > 1.0 else math.log1p(s) - math.log(s))
+    if _is_gaussian(beta, rho, s) or beta / (rho * rho) < 1e-12 * (s * s * s):
+        # the first correction is -beta/(8 rho^2 (1 + s)^4)
+        return gaussian
+    if beta == np.inf:
+        return _long_information(rho, s)
     if s < 1e5:
-        return _direct_information(beta, rho, s, nodes, weights, sums)
+        direct = _direct_information(beta, rho, s, nodes, weights, sums)
+        return min(max(direct, 0.0), gaussian)
     # I = (1/2) int_0^{1/s} mmse = (1/2) (1/s - int overlap): no cancellation at small snr
     snr = 1.0 / s
     total, right = 0.0, snr

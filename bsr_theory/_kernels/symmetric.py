@@ -41,6 +41,8 @@ _SPAN = 3.0  # largest step of log w: the integrands grow like its third power
 _PANELS = 96  # more than any parameters have asked for (16)
 _NEWTON = 1e-9  # relative Newton step after which the next one is below rounding
 _TINY = 1e-40  # noise below which mmse is its limit to all digits
+_THIN = 1e-11  # width that counts as zero
+_HUGE = 1e17  # rho or s rho from which on S cannot be told from a matrix of independent entries
 _SERIES = 0.15  # below this e - log(1 + e) is summed as a series of _TERMS terms
 _TERMS = 20
 
@@ -269,11 +271,22 @@ def factor_mmse(rho, s, nodes, weights, sums):
         return slope * s, 1.0, (1.0 - rho) ** 2 if rho < 1.0 else 0.0
     if s == np.inf:
         return 1.0, 0.0, 1.0
+    if rho < _THIN:  # r outliers that do not interact
+        n = s * rho
+        if n >= 1.0:
+            return 1.0, 0.0, 1.0 - 1.0 / s
+        return n * (2.0 - n), (1.0 - n) ** 2, 1.0 - rho * (2.0 - n)
+    if rho > _HUGE or s * rho > _HUGE:
+        return s / (1.0 + s), 1.0 / (1.0 + s), s / (1.0 + s)
     curve_sums(make_curve(rho, s), nodes, weights, False, sums)
     deficit, gain = 4.0 * sums[CUBE] / (3.0 * math.pi), rho * sums[GAIN] / math.pi
+    # the bounds, those of a matrix of independent entries, matter below rho = 1e-8
     if s < 1.0:
+        least = (1.0 - rho) ** 2 if rho < 1.0 else 0.0
+        deficit = min(max(deficit, s / (1.0 + s), least), 1.0)
         mmse = s * (1.0 - deficit)
         return mmse, 1.0 - mmse, deficit
+    gain = min(max(gain, 1.0 / (1.0 + s)), 1.0)
     return 1.0 - gain, gain, 1.0 - (1.0 - gain) / s
 
 
@@ -292,6 +305,8 @@ def factor_deficit(rho, s, nodes, weights, sums):
     """
     if s == 0.0:
         return 0.0
+    if rho < _THIN and s < np.inf:
+        return rho * (s * rho) if s * rho < 1.0 else 2.0 * rho - 1.0 / s
     if rho >= 1.0 or s == np.inf:
         lack = (1.0 - rho) ** 2 if rho < 1.0 else 0.0
         return factor_mmse(rho, s, nodes, weights, sums)[2] - lack
@@ -305,7 +320,7 @@ def factor_deficit(rho, s, nodes, weights, sums):
                       (3, 0.5 * (x - 1.0) * (x - 2.0))):  # fmt: skip
         noise = k * step
         total += weight * (factor_mmse(rho, noise, nodes, weights, sums)[2] - lack) / noise
-    return s * total
+    return max(s * total, 0.0)
 
 
 @jit
@@ -321,11 +336,21 @@ def factor_information(rho, s, nodes, weights, sums):
         return np.inf
     if s == np.inf:
         return 0.0
+    if rho < _THIN:
+        log_snr = -math.log(s) - math.log(rho)
+        return 0.5 / s if log_snr <= 0.0 else rho * log_snr + 0.5 * rho * min(s * rho, 1.0)
+    if s < _TINY:
+        # mmse is proportional to s from here on
+        more = 0.5 * strong_threshold(rho) * (math.log(_TINY) - math.log(s))
+        return factor_information(rho, _TINY, nodes, weights, sums) + more
+    gaussian = 0.5 * (math.log1p(1.0 / s) if s > 1.0 else math.log1p(s) - math.log(s))
+    if rho > _HUGE or s * rho > _HUGE:
+        return gaussian
     curve_sums(make_curve(rho, s), nodes, weights, True, sums)
     ratio = 1.0 - 4.0 * sums[CUBE] / (3.0 * math.pi)
     if s > 1.0:
         ratio = (1.0 - rho * sums[GAIN] / math.pi) / s
-    return 0.5 * sums[LOGS] / math.pi - 0.25 * ratio
+    return min(max(0.5 * sums[LOGS] / math.pi - 0.25 * ratio, 0.0), gaussian)
 
 
 # --------------------------------------------------------------------------------------------

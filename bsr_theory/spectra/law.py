@@ -531,12 +531,14 @@ class MarchenkoPasturLaw(SpectralLaw):
         x = (y * y - self.shift) / self.scale
         with np.errstate(divide="ignore", invalid="ignore"):
             g = self._g(x + 0j)
-            density = np.maximum(-g.imag, 0.0) / np.pi
+            low, high = self._x_edges
+            # off the bulk also where an atom makes g infinite
+            density = np.where((x > low) & (x < high), np.maximum(-g.imag, 0.0) / np.pi, 0.0)
+            density = np.where(np.isnan(x), np.nan, density)
             if self.ratio == 0.0:
                 potential = np.log(np.abs(x - 1.0))
             else:
                 # x = (1 + m)(1 + c m)/m and g = m/(1 + c m): int g dx is elementary
-                low, high = self._x_edges
                 root = np.sqrt(x - low + 0j) * np.sqrt(x - high + 0j)
                 c, m = self.ratio, 2.0 / (x - 1.0 - self.ratio + root)
                 log = 0.5 * np.log1p(c * (2.0 * m.real + c * np.abs(m) ** 2))

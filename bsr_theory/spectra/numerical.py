@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, Numeric, check, run_blocks, scalar_or_array
+from .._arrays import Array, Numeric, check, check_number, numbers, run_blocks, scalar_or_array
 from .._kernels import subordination
 from .law import Quadrature, SpectralLaw, _rule
 
@@ -220,7 +220,7 @@ class Measure:
         coefficients: list[Array] = []
         for low, high in bounds:
             _resolve(density, low, high, panels, coefficients)
-        points = np.reshape(np.asarray(atoms, dtype=np.float64), (-1, 2))
+        points = np.reshape(numbers("atoms", atoms), (-1, 2))
         points = points[points[:, 1] != 0.0]
         if points.size and (np.any(points[:, 1] < 0.0) or not np.isfinite(points).all()):
             raise ValueError(f"atoms must be finite rows (place, mass > 0), got {atoms!r}")
@@ -311,7 +311,7 @@ class Measure:
 
     def density(self, x: Numeric) -> Any:
         """Return the density at ``x``, atoms apart."""
-        flat = np.ravel(np.asarray(x, dtype=np.float64))
+        flat = np.ravel(numbers("x", x))
         out = np.where(np.isnan(flat), np.nan, 0.0)
         if len(self._panels):
             k = np.searchsorted(self._panels[:, 0], flat, side="right") - 1
@@ -375,7 +375,7 @@ class Measure:
         Measure
             With the same masses.
         """
-        number = float(check("factor", factor, low=0.0, open_low=True, allow_inf=False))
+        number = check_number("factor", factor, open_low=True)
         atoms, panels = self._atoms * [number, 1.0], self._panels * number
         return Measure(atoms, panels, self._coefficients, self.mass_error)
 
@@ -430,10 +430,7 @@ class Measure:
 
 
 def _finite(name: str, values: npt.ArrayLike) -> Array:
-    try:
-        array = np.ravel(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of numbers, got {values!r}") from error
+    array = np.ravel(numbers(name, values))
     if not array.size or not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite numbers, at least one, got {values!r}")
     return array
@@ -505,9 +502,7 @@ class _Convolution(SpectralLaw):
     def _prepare(self) -> None:
         if not isinstance(self.measure, Measure):
             raise ValueError(f"measure must be a Measure, got {self.measure!r}")
-        noise = check("s", self.s, low=0.0, allow_inf=False)
-        if np.ndim(noise):
-            raise ValueError(f"s must be a scalar, got an array of shape {np.shape(noise)}")
+        noise = check_number("s", self.s)
         source = self.measure.source(symmetric=self._symmetric)
         object.__setattr__(self, "s", noise)
         object.__setattr__(self, "_source", source)
@@ -706,9 +701,7 @@ class RectangularConvolution(_Convolution):
 
     def __post_init__(self) -> None:
         """Check the parameters and find the bulks."""
-        if np.ndim(self.beta):
-            raise ValueError(f"beta must be a scalar, got an array of shape {np.shape(self.beta)}")
-        object.__setattr__(self, "beta", check("beta", self.beta, low=1.0, allow_inf=False))
+        object.__setattr__(self, "beta", check_number("beta", self.beta, low=1.0))
         if isinstance(self.measure, Measure) and self.measure.support[0] < 0.0:
             raise ValueError(f"measure must be on [0, inf), got support {self.measure.support}")
         self._prepare()

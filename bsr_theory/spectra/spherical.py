@@ -33,7 +33,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from .._arrays import Array, Numeric, check, scalar_or_array
+from .._arrays import Array, Numeric, check, check_integer, check_number, scalar_or_array
 
 __all__ = [
     "Extrapolation",
@@ -184,9 +184,9 @@ def exact_log_integral(
     x, y = _vector("a", a), _vector("b", b)
     if x.size != y.size:
         raise ValueError(f"a and b must have the same length, got {x.size} and {y.size}")
-    snr = _scalar("snr", snr)
+    snr = check_number("snr", snr)
     d1 = x.size
-    nu = (d1 if d2 is None else _integer("d2", d2, d1)) - d1
+    nu = (d1 if d2 is None else check_integer("d2", d2, d1)) - d1
     if snr * x[-1] * y[-1] == 0.0:
         return 0.0
     bits = 64 + 4 * d1
@@ -531,9 +531,12 @@ def _support(law: Transform) -> tuple[float, float]:
 def _top(name: str, value: float | None, edge: float) -> float:
     if value is None:
         return edge
-    if not edge <= value < math.inf:
-        raise ValueError(f"{name} must be finite and >= the upper edge {edge!r}, got {value!r}")
-    return float(value)
+    try:
+        return check_number(name, value, low=edge)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be finite and >= the upper edge {edge!r}, got {value!r}"
+        ) from error
 
 
 def _strength(law: Transform, beta: float, edge: float, z: float) -> float:
@@ -649,7 +652,7 @@ def quantile_means(law: Density, n: int) -> Array:
     >>> round(float((y**2).mean()), 12)
     3.0
     """
-    n = _integer("n", n, 1)
+    n = check_integer("n", n)
     masses, squares = _cumulative(law)
     mass = np.concatenate([[0.0], np.cumsum(legendre.legval(1.0, masses.T))])
     square = np.concatenate([[0.0], np.cumsum(legendre.legval(1.0, squares.T))])
@@ -849,7 +852,7 @@ def finite_size_extrapolation(
     beta = float(check("beta", signal.beta, low=1.0, allow_inf=False))
     if observed.beta != beta:
         raise ValueError(f"signal and observed must have one beta, got {beta} and {observed.beta}")
-    rows = [_integer("sizes", d1, 1) for d1 in sizes]
+    rows = [check_integer("sizes", d1) for d1 in sizes]
     columns = [round(beta * d1) for d1 in rows]
     for d1, d2 in zip(rows, columns, strict=True):
         if abs(d2 - beta * d1) > 1e-9 * d2:
@@ -873,22 +876,10 @@ def finite_size_extrapolation(
 # --------------------------------------------------------------------------------------------
 
 
-def _integer(name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise ValueError(f"{name} must be an integer >= {low}, got {value!r}")
-    return int(value)
-
-
 def _dyson(value: int) -> int:
     if isinstance(value, bool) or value not in (1, 2):
         raise ValueError(f"dyson must be 1 (real) or 2 (complex), got {value!r}")
     return int(value)
-
-
-def _scalar(name: str, value: Any) -> float:
-    if np.ndim(value):
-        raise ValueError(f"{name} must be a scalar, got an array of shape {np.shape(value)}")
-    return float(check(name, value, low=0.0, allow_inf=False))
 
 
 def _vector(name: str, value: npt.ArrayLike) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Array, Numeric, check, run_blocks, scalar_or_array
+from .._arrays import Array, Numeric, check, check_number, run_blocks, scalar_or_array
 from .._kernels import symmetric
 from .law import _NONE, Quadrature, SpectralLaw, _rule
 
@@ -67,13 +67,9 @@ class SymmetricFactorLaw(SpectralLaw):
     def __post_init__(self) -> None:
         """Check the parameters and find the edges."""
         for name, is_open in (("rho", True), ("s", False)):
-            value = getattr(self, name)
-            if np.ndim(value):
-                raise ValueError(
-                    f"{name} must be a scalar, got an array of shape {np.shape(value)}"
-                )
-            number = check(name, value, low=0.0, open_low=is_open, allow_inf=False)
-            object.__setattr__(self, name, number)
+            object.__setattr__(
+                self, name, check_number(name, getattr(self, name), open_low=is_open)
+            )
         edges = symmetric.curve_edges(symmetric.make_curve(self.rho, self._noise))
         if self.s == 0.0 and self.rho >= 1.0:
             edges = np.maximum(edges, 0.0)  # the hard edge of rho = 1

@@ -50,6 +50,7 @@ __all__ = [
 _NEAR = 1e-2  # relative distance to perfect recovery inside which differences are extrapolated
 _CLOSE = 1e-6  # distance inside which the threshold is needed beyond double precision
 _DIGITS = 34
+_ABOVE = 1e100  # in units of signal and noise, a threshold that counts as infinite
 
 _Estimate = TypeVar("_Estimate")
 Loss = Literal["squared", "logistic", "hinge"]
@@ -695,10 +696,14 @@ def _threshold(prior: Prior, s: Numeric, tau: Any, *, hard: bool) -> ThresholdEs
     beta, rho = _flat(signal.beta, shape), _flat(signal.rho, shape)
     out = np.empty((noise.size, 7))
     kernel = estimators.threshold_array
+    # squares of thresholds far above the spectrum overflow; nothing is left of S there
+    level = np.where(cut > _ABOVE * (1.0 + np.sqrt(noise)), np.inf, cut)
     run_blocks(
-        lambda b: kernel(signal.source, beta[b], rho[b], noise[b], cut[b], best, hard, out[b]),
+        lambda b: kernel(signal.source, beta[b], rho[b], noise[b], level[b], best, hard, out[b]),
         noise.size,
     )
+    if not best:
+        out[:, -1] = np.where(np.isnan(out[:, -1]), np.nan, cut)
     found = ThresholdEstimate(*(scalar_or_array(x.reshape(shape)) for x in out.T))
     return _rescaled(found, unit)
 

@@ -816,16 +816,22 @@ class TestInput:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: softmax_attention(0.1, 0.5, 1), "queries|keys must be an integer >= 2, got 1"),
-            (lambda: linear_attention(0.1, 0.5, 0), "queries must be an integer >= 1, got 0"),
-            (lambda: linear_attention(0.1, 0.5, 2.0), r"queries must be an integer >= 1, got 2\.0"),
+            (lambda: softmax_attention(0.1, 0.5, 1), "tokens must be an integer >= 2, got 1"),
+            (lambda: linear_attention(0.1, 0.5, 0), "tokens must be a positive integer, got 0"),
+            (
+                lambda: linear_attention(0.1, 0.5, 2.0),
+                r"tokens must be a positive integer, got 2\.0",
+            ),
             (lambda: LinearTokenChannel(2, 3), "keys must equal queries = 2 for tied tokens"),
             (lambda: softmax_attention(-1, 0.5), r"alpha must be > 0 and finite, got -1\.0"),
             (lambda: softmax_attention(0.1, 0.5, delta=-1), r"delta must be >= 0 and finite"),
             (lambda: softmax_attention(0.1, 0.5, sharpness=0), "sharpness must be > 0"),
             (lambda: softmax_attention(0.1, 0.5, sharpness=[1, 2]), "sharpness must be a scalar"),
             (lambda: softmax_attention(0.1, 0.5, noise="in"), "noise must be 'before' or 'after'"),
-            (lambda: cross_attention(0.1, 1, 0.5, 2, 1), "keys must be an integer >= 2, got 1"),
+            (
+                lambda: cross_attention(0.1, 1, 0.5, 2, 1),
+                "key_tokens must be an integer >= 2, got 1",
+            ),
             (lambda: cross_attention(0.1, 1, 0.5, 2, 2, output="x"), "output must be 'softmax'"),
             (lambda: self_attention(0.1, 0.5, 2, masked=True), "masked must be False unless"),
             (lambda: quadratic_network(0.1, 0.5, -1), r"delta must be >= 0, got -1\.0"),

@@ -848,12 +848,7 @@ def regression(kind: str = "normalised") -> attention.AttentionRegression:
 
 
 # Arguments that are parameters of another class, which names them.
-ALIASES = {
-    "tokens": ("queries",),
-    "query_tokens": ("queries",),
-    "key_tokens": ("keys",),
-    "b": ("B",),
-}
+ALIASES = {"b": ("B",)}
 
 
 class Refusal(NamedTuple):

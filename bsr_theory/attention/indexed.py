@@ -25,7 +25,15 @@ from numpy.polynomial import chebyshev
 from scipy.special import expit, softmax
 from scipy.stats import norm, qmc
 
-from .._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
+from .._arrays import (
+    Array,
+    Numeric,
+    broadcast,
+    check,
+    check_integer,
+    run_blocks,
+    scalar_or_array,
+)
 from .._kernels import attention as kernels
 from ..channels import Channel
 from ..priors import GaussianFactorPrior, SymmetricFactorPrior
@@ -149,9 +157,7 @@ class LinearTokenChannel(TokenChannel):
     def __post_init__(self) -> None:
         """Check the parameters."""
         for name, least in (("queries", 1), ("keys", self._fewest_keys)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+            check_integer(name, getattr(self, name), least)
         if self.tied and self.queries != self.keys:
             raise ValueError(
                 f"keys must equal queries = {self.queries} for tied tokens, got {self.keys}"
@@ -1055,6 +1061,7 @@ def linear_attention(alpha: Numeric, rho: Numeric, tokens: int, delta: Numeric =
     >>> round(bsr.solve(linear_attention(alpha=0.2 / 3, rho=0.5, tokens=2)).mmse, 6)
     0.392196
     """
+    check_integer("tokens", tokens)
     return Problem(
         SymmetricFactorPrior(rho), LinearTokenChannel(tokens, tokens, delta=delta), alpha
     )
@@ -1103,6 +1110,7 @@ def softmax_attention(
     >>> round(bsr.solve(bsr.attention.softmax_attention(alpha=0.1, rho=0.5, tokens=2)).mmse, 6)
     0.392196
     """
+    check_integer("tokens", tokens, 2)
     prior = SymmetricFactorPrior(rho)
     if noise not in ("before", "after"):
         raise ValueError(f"noise must be 'before' or 'after', got {noise!r}")
@@ -1185,6 +1193,8 @@ def cross_attention(
     >>> round(bsr.solve(cross_attention(0.3, 1.0, 0.5, query_tokens=1, key_tokens=2)).mmse, 5)
     0.64055
     """
+    check_integer("query_tokens", query_tokens)
+    check_integer("key_tokens", key_tokens, 2 if output == "softmax" else 1)
     channel: TokenChannel
     if output == "softmax":
         channel = SoftmaxChannel(query_tokens, key_tokens, False, delta, sharpness)
@@ -1250,5 +1260,6 @@ def self_attention(
             "symmetric part of S alone, so that the effective noise is not rotationally invariant; "
             "use masked=True, softmax_attention (tied) or cross_attention"
         )
+    check_integer("tokens", tokens, 2)
     channel = SoftmaxChannel(tokens, tokens, False, delta, sharpness, masked=True)
     return Problem(GaussianFactorPrior(1.0, rho), channel, alpha)

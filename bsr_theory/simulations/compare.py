@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import erm
-from .._arrays import Array, check_integer
+from .._arrays import Array, check, check_integer
 from ..problem import Problem
 from ..results import SimulationRun, Status, write_dataset
 from ..state_evolution import fixed_points, iterate, solve
@@ -228,7 +228,9 @@ def _penalties(
         if lam != "optimal":
             raise ValueError(f"lam must be a number, an array or 'optimal', got {lam!r}")
         return tuple(float(_CONVEX[estimator](p, lam="optimal").lam) for p in problems)
-    values = np.asarray(0.0 if lam is None else lam, dtype=np.float64)
+    values = np.asarray(check("lam", 0.0 if lam is None else lam, low=0.0, allow_inf=False))
+    if np.isnan(values).any():
+        raise ValueError(f"lam must be >= 0 and finite, got {lam!r}")
     try:
         return tuple(np.broadcast_to(values, shape).ravel().tolist())
     except ValueError as error:

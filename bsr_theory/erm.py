@@ -587,11 +587,6 @@ def _classifier(
 ) -> ClassifierEstimate:
     """Return what a nuclear-norm penalty achieves on labels -1 and 1."""
     _require_alpha(problem)
-    if signal.variance != 1.0:
-        raise ValueError(
-            "prior must have entries of variance 1 for labels -1 and 1, "
-            f"got variance {signal.variance!r}"
-        )
     if isinstance(lam, str):
         raise ValueError(f"lam must be a number > 0 for labels -1 and 1, got {lam!r}")
     penalty = check("lam", lam, low=0.0, open_low=True, allow_inf=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -317,6 +318,8 @@ def test_every_file_of_benchmarks_is_collected():
             "-p", "no:cacheprovider", "-p", "no:xdist", "benchmarks",
         ],
         cwd=ROOT,
+        # the plugin of benchmarks takes these for its own xdist
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")},
         capture_output=True,
         text=True,
     )  # fmt: skip

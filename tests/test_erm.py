@@ -1047,7 +1047,7 @@ class TestAnySingularValues:
         for name in (*FIELDS, "cosine", "label_error"):
             assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-10), name
         wide = RotationallyInvariantPrior([1.0, 3.0], 2.0)
-        with pytest.raises(ValueError, match="prior must have entries of variance 1"):
+        with pytest.raises(ValueError, match="second_moment of the prior must be 1"):
             nuclear_norm(Problem(wide, SignChannel(0.1), 1.5), lam=0.1, loss=loss)
 
     @given(st.lists(st.tuples(positive(0.03, 10), positive(0.01, 1)), min_size=1, max_size=4),

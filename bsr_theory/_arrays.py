@@ -53,6 +53,8 @@ def numbers(name: str, value: Any) -> Array:
         If it is not made of real numbers: NumPy would read text and dates as numbers, too, and
         drop imaginary parts.
     """
+    if type(value) is np.ndarray and value.dtype == np.float64:  # the usual case, in every loop
+        return value
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "biufO" or (
@@ -103,6 +105,8 @@ def check(
     ValueError
         If ``value`` is not numeric or is a bad scalar.
     """
+    if type(value) is float and low < value < high:  # the usual case, in every loop
+        return value + 0.0  # 1/-0.0 is -inf
     array = numbers(name, value)
     with np.errstate(invalid="ignore"):
         good = (array > low if open_low else array >= low) & (array <= high)

@@ -229,11 +229,11 @@ class GaussianChannel(Channel):
             g_out and its derivative, of the common shape.
         """
         y, omega, V = numbers("y", y), numbers("omega", omega), check("V", V, low=0.0)
-        shape = broadcast(y=y, omega=omega, V=V, delta=self.delta)
+        broadcast(y=y, omega=omega, V=V, delta=self.delta)
         spread = np.asarray(V) + np.asarray(self.delta)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             g = (y - omega) / spread
-            slope = np.where(np.isnan(g), np.nan, np.broadcast_to(-1.0 / spread, shape))
+            slope = np.where(np.isnan(g), np.nan, -1.0 / spread)
         return scalar_or_array(g), scalar_or_array(slope)
 
     def sample(self, h: Numeric, *, rng: Any = None) -> Array:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 MICRO = "\u00b5"
+QUANTITY = re.compile(f"(?<=[0-9]) (?=(?:s|ms|{MICRO}s|ns|MB)\\b)|(?<=<) (?=1e)")
 
 OPENING = """\
 # Benchmarks
@@ -146,7 +148,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head, rows = list(head), [list(row) for row in rows]
     kept = [k for k in range(len(head)) if any(row[k] for row in rows)]
     lines = [[head[k] for k in kept], ["---"] * len(kept)]
-    lines += [[row[k].replace("|", "\\|") for k in kept] for row in rows]
+    # narrow columns must not part a number from its unit
+    lines += [[QUANTITY.sub("\u00a0", row[k].replace("|", "\\|")) for k in kept] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -105,7 +105,9 @@ def rows(page, title):
     lines = [line for line in part.splitlines() if line.startswith("|")]
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
     assert len({len(row) for row in cells}) == 1
-    return [[cell.strip() for cell in row] for row in (cells[0], *cells[2:])]
+    # no space inside a quantity is one where a line may break
+    assert not any(re.search(r"\d (s|ms|ns|MB)\b", cell) for row in cells for cell in row)
+    return [[cell.strip().replace("\u00a0", " ") for cell in row] for row in (cells[0], *cells[2:])]
 
 
 class TestReport:

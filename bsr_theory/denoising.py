@@ -84,7 +84,7 @@ def estimate_noise(Y: npt.ArrayLike) -> float:
     No method can tell a signal of full rank from noise: one with independent Gaussian entries *is*
     noise.  Here all of the signal that hides in the bulk is taken for noise, so that the estimate
     is too large, unless the rank is a small part of d1 or all of the signal stands out.  Measured
-    at d1 = 400, beta = 2, signal and noise of variance 1: relative error below 1 % at rank 4 and
+    at d1 = 400, beta = 2, signal and noise of variance 1: relative error of 1 % at rank 4 and
     40, 6 % at rank 160, 43 % at rank 400, and 100 % for a Gaussian signal.
 
     Examples

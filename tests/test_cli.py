@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import shlex
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import bsr_run, strict_json
 
 import bsr_theory as bsr
 from bsr_theory import cli, limits
@@ -31,24 +30,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def bsr_run(line: str, exit_code: int = 0) -> Result:
-    """Run ``bsr <line>``; nothing but the click machinery lies between this and a shell."""
-    result = CliRunner().invoke(cli.main, shlex.split(line), prog_name="bsr")
-    if not isinstance(result.exception, SystemExit | None):
-        raise result.exception
-    assert result.exit_code == exit_code, result.output
-    return result
-
-
-def strict_json(text: str) -> Any:
-    """Read JSON as the standard has it, without NaN and Infinity."""
-
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def help_of(command: str | None) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import as_json, bsr_run, strict_json
 
 import bsr_theory as bsr
 from bsr_theory import cli, limits
@@ -40,25 +38,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def bsr_run(line: str, exit_code: int = 0) -> Result:
-    result = CliRunner().invoke(cli.main, shlex.split(line), prog_name="bsr")
-    if not isinstance(result.exception, SystemExit | None):
-        raise result.exception
-    assert result.exit_code == exit_code, result.output
-    return result
-
-
-def strict_json(text: str) -> Any:
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def as_json(line: str) -> Any:
-    return strict_json(bsr_run(f"{line} --format json").stdout)
 
 
 def rows_of(text: str) -> list[dict[str, str]]:

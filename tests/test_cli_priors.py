@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import as_json, bsr_run
 from scipy.optimize import brentq
 
 import bsr_theory as bsr
-from bsr_theory import cli, limits
+from bsr_theory import limits
 from bsr_theory.results import read_dataset
 
 RANK, SIZE = 4, 16
@@ -46,18 +44,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("rows.csv").write_text("value,mass\n0.5,0.8\n2,0.2\n", encoding="utf-8")
     np.savetxt("eigenvalues.txt", [-1.0, 1.0])
     return tmp_path
-
-
-def bsr_run(line: str, exit_code: int = 0) -> Result:
-    result = CliRunner().invoke(cli.main, shlex.split(line), prog_name="bsr")
-    if not isinstance(result.exception, SystemExit | None):
-        raise result.exception
-    assert result.exit_code == exit_code, result.output
-    return result
-
-
-def as_json(line: str) -> Any:
-    return json.loads(bsr_run(f"{line} --format json").stdout)
 
 
 def solution(line: str) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_line import bsr_run
 
 import bsr_theory as bsr
 from bsr_theory import cli
@@ -38,14 +38,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "of_the_user.py").write_text(MINE)
     return tmp_path
-
-
-def bsr_run(line: str, exit_code: int = 0) -> Result:
-    result = CliRunner().invoke(cli.main, shlex.split(line), prog_name="bsr")
-    if not isinstance(result.exception, SystemExit | None):
-        raise result.exception
-    assert result.exit_code == exit_code, result.output
-    return result
 
 
 def test_solve_on_a_grid() -> None:

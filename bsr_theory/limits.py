@@ -1384,7 +1384,7 @@ def mmse_large_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     0.9900913971
     """
     k, mixed, y, one_minus_y = _read_large_s(beta, rho, s)
-    series = y**3 * (-k + y**2 * (mixed - k**2 + 7 * k**2 * y))
+    series = y**2 * y * (-k + y**2 * (mixed - k**2 + 7 * k**2 * y))
     return _out(one_minus_y * (1 + one_minus_y * series))
 
 
@@ -1426,15 +1426,16 @@ def information_large_s(beta: Numeric, rho: Numeric, s: Numeric) -> Any:
     0.004975155816
     """
     k, mixed, y, one_minus_y = _read_large_s(beta, rho, s)
-    series = y**4 * (-k / 8 + y**2 * ((mixed - k**2) / 12 + k**2 * y / 2))
+    series = (y**2) ** 2 * (-k / 8 + y**2 * ((mixed - k**2) / 12 + k**2 * y / 2))
     return _out(np.log1p(y / one_minus_y) / 2 + series)
 
 
 def _read_large_s(beta: Any, rho: Any, s: Any) -> tuple[Array, Array, Array, Array]:
+    # squares and products: powers of arrays depend, in the last digit, on an element's place
     beta = _read("beta", beta, low=1)
     rho = _read_rho(rho)
     s = _read("s", s, low=0, open_low=True, finite=False)
-    return beta / rho**2, beta * (1 + beta) / rho**3, 1 / (1 + s), 1 / (1 + 1 / s)
+    return beta / rho**2, beta * (1 + beta) / (rho**2 * rho), 1 / (1 + s), 1 / (1 + 1 / s)
 
 
 # --- tools --------------------------------------------------------------------------------------

@@ -389,6 +389,8 @@ def channel_cases(
             infinite=method != "generalization_error",
             check=None if method == "information" else positive,
             examples=examples,
+            # found between nodes in log q, of up to 700, whose last digit depends on its place
+            rtol=0.0 if name in ("GaussianChannel", "SignChannel") else 3e-13,
         )
 
 

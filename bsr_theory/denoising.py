@@ -192,7 +192,7 @@ def denoise_matrix(
     if np.sqrt(s * d2) <= _ROUNDING * sigma[0]:
         return DenoisedMatrix(matrix.copy(), s, s, sigma, sigma.copy(), 0.0)
     # exact zeros would divide by zero, and stay zero
-    y = np.maximum(sigma / np.sqrt(d2), 1e-150)
+    y = np.maximum(sigma / np.sqrt(d2), max(1e-150, 1e-100 * float(np.sqrt(s))))
     best = (np.inf, 0.0, np.zeros(d1))
     h, slope = np.empty(d1), np.empty(d1)
     for width in widths:

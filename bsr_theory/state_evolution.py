@@ -453,7 +453,8 @@ def _slopes(points: _Points, logs: Array, index: _Index) -> Array:
     slope = np.empty(logs.shape)
     # q = 1: the error is multiplied by alpha_strong/alpha; q = prior: the same with weak recovery
     perfect, none = np.isneginf(logs), np.isposinf(logs)
-    slope[perfect] = (points.strong / points.alpha)[index[perfect]]
+    with np.errstate(over="ignore"):
+        slope[perfect] = (points.strong / points.alpha)[index[perfect]]
     inner = ~perfect & ~none
     middle, at = logs[inner], index[inner]
     h = _STEP
@@ -480,7 +481,7 @@ def _potential(points: _Points, logs: Array, mmse: Array, q: Array, index: _Inde
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         qhat = np.minimum(np.exp(-logs), _MOST)
         signal = np.asarray(prior.information(qhat)) - 0.5 * qhat * mmse
-        labels = points.alpha[index] * k * np.asarray(channel.information(q, mmse))
+        labels = points.alpha[index] * (k * np.asarray(channel.information(q, mmse)))
     # as s -> 0 it is (strong - alpha)/2 log(1/s) per resolved equation
     perfect = np.where(points.alpha[index] >= points.strong[index], -np.inf, np.inf)
     return np.where(mmse == 0.0, perfect, signal + labels)

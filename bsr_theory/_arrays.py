@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "UNIT",
     "Array",
     "Numeric",
     "broadcast",
@@ -27,6 +28,9 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 Numeric = float | npt.ArrayLike
+
+UNIT = 1e-9
+"""Distance to 1 of a second moment that is 1 but for quadrature and rounding."""
 
 _T = TypeVar("_T")
 _BLOCK = 512  # points a thread takes at once: about 5 ms, so Ctrl-C is answered at once

@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from ._arrays import Array, Numeric, broadcast, check, numbers, run_blocks, scalar_or_array
+from ._arrays import (
+    UNIT,
+    Array,
+    Numeric,
+    broadcast,
+    check,
+    numbers,
+    run_blocks,
+    scalar_or_array,
+)
 from ._kernels import channels as kernels
 
 __all__ = [
@@ -263,9 +272,11 @@ class GaussianChannel(Channel):
 
 def _overlap(q: Numeric, v: Numeric | None) -> tuple[Array, Array]:
     """Return the overlap and what is missing to 1."""
-    overlap = np.asarray(check("q", q, low=0.0, high=1.0))
-    rest = 1.0 - overlap if v is None else check("v", v, low=0.0, high=1.0)
-    return overlap, np.asarray(rest)
+    # priors round, and integrate: their second moment may be 1 + UNIT
+    overlap = np.asarray(np.minimum(check("q", q, low=0.0, high=1.0 + UNIT), 1.0))
+    if v is None:
+        return overlap, np.asarray(1.0 - overlap)
+    return overlap, np.asarray(np.minimum(check("v", v, low=0.0, high=1.0 + UNIT), 1.0))
 
 
 @functools.lru_cache(maxsize=8192)

@@ -10,14 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Numeric, broadcast, check, check_integer, scalar_or_array, select
+from ._arrays import UNIT, Array, Numeric, broadcast, check, check_integer, scalar_or_array, select
 from .channels import Channel, GaussianChannel
 from .design import DenseDesign, Design, StreamedDesign, require_memory, write_design
 from .priors import GaussianFactorPrior, LowRankFactorPrior, Prior
 
 __all__ = ["Instance", "Problem", "bilinear_regression"]
-
-_UNIT = 1e-9  # distance of a second moment to 1 that comes from quadrature
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Problem:
             object.__setattr__(self, "alpha", checked)
         self.shape  # noqa: B018  (raises when shapes do not fit)
         variance = np.asarray(self.prior.second_moment)
-        if not self.channel.any_variance and np.any(np.abs(variance - 1.0) > _UNIT):
+        if not self.channel.any_variance and np.any(np.abs(variance - 1.0) > UNIT):
             raise ValueError(
                 f"second_moment of the prior must be 1 for {type(self.channel).__name__}, "
                 f"got {scalar_or_array(variance)!r} (a prior of given values has normalize=True)"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Numeric, check, check_integer, run_blocks, scalar_or_array
+from ._arrays import UNIT, Array, Numeric, check, check_integer, run_blocks, scalar_or_array
 from ._kernels import subordination
 from .priors import Prior, SymmetricSignal
 from .spectra import SpectralLaw
@@ -71,8 +71,7 @@ class _Invariant(Prior):
     @cached_property
     def _moment(self) -> float:
         moment = float(self._source.variance + self._source.mean**2)
-        # channels want overlaps that are at most 1
-        return 1.0 if abs(moment - 1.0) < 1e-10 else moment
+        return 1.0 if abs(moment - 1.0) <= UNIT else moment
 
     @property
     def second_moment(self) -> float:
@@ -128,6 +127,8 @@ class _Invariant(Prior):
             table[:, 2] -= 1.0 - strong
             out[exact] = table
         out[flat == np.inf] = [variance, 0.0, strong]
+        # a moment that is 1 but for rounding is called 1
+        np.minimum(out[:, :2], self._moment - self.prior_overlap, out=out[:, :2])
         return out.reshape((*noise.shape, 3))
 
     def mmse(self, s: Numeric) -> Any:

@@ -605,6 +605,10 @@ class Browser:
             await asyncio.sleep(0.05)
         raise AssertionError("Chromium did not start")
 
+    async def _hang_up(self) -> None:
+        self.socket.close()  # where a loop runs: Tornado asks for the current one
+        await asyncio.sleep(0.05)
+
     def send(self, method: str, **parameters: Any) -> Any:
         """Give a command and return its answer; events that come before it are kept."""
 
@@ -724,8 +728,7 @@ class Browser:
         ]
 
     def close(self) -> None:
-        self.socket.close()
-        self.loop.run_until_complete(asyncio.sleep(0.05))
+        self.loop.run_until_complete(self._hang_up())
         self.loop.close()
         self.process.terminate()
         self.process.wait(30)

@@ -473,6 +473,50 @@ def test_a_second_moment_that_is_not_one() -> None:
     assert found.qhat == pytest.approx(2.0 * 0.3 / (0.1 + found.mmse), rel=1e-10)
 
 
+def test_rounding_of_the_second_moment_stays_below_one() -> None:
+    """Channels refuse variances above 1, and quadrature may give 1 + 2e-16 or so."""
+    rng = np.random.default_rng(0)
+    above = 0
+    for _ in range(40):
+        values = rng.exponential(size=rng.integers(2, 200))
+        for prior in (
+            RotationallyInvariantPrior(values, 1.0 + rng.exponential(), normalize=True),
+            SymmetricPrior(values - 0.5, normalize=True),
+        ):
+            exact = prior._source.variance + prior._source.mean**2
+            above += exact > 1.0
+            assert prior.second_moment == 1.0
+            assert prior.mmse(np.inf) <= 1.0
+            assert prior.overlap(0.0) <= 1.0
+            solution = bsr.solve(bsr.Problem(prior, bsr.SignChannel(), 0.01))
+            assert solution.status == bsr.Status.CONVERGED
+    assert above
+
+
+@pytest.mark.parametrize("excess", [1e-15, 9e-10])
+def test_channels_take_second_moments_that_are_one_but_for_rounding(excess: float) -> None:
+    class Rough(bsr.GaussianFactorPrior):
+        @property
+        def second_moment(self) -> float:
+            return 1.0 + excess
+
+        def mmse(self, s: Any) -> Any:
+            return super().mmse(s) * (1.0 + excess)
+
+        def mmse_and_overlap(self, s: Any) -> Any:
+            return tuple(x * (1.0 + excess) for x in super().mmse_and_overlap(s))
+
+    for channel in (bsr.AbsChannel(0.1), bsr.SignChannel(), bsr.ReLUChannel(0.1)):
+        rough, fine = (
+            bsr.solve(bsr.Problem(prior, channel, [1e-4, 0.4, 1.0]))
+            for prior in (Rough(2.0, 0.5), bsr.GaussianFactorPrior(2.0, 0.5))
+        )
+        np.testing.assert_array_equal(rough.status, fine.status)
+        np.testing.assert_allclose(rough.mmse, fine.mmse, rtol=1e-7)
+    with pytest.raises(ValueError, match=r"q must be in \[0, 1\], got 1.00000001"):
+        bsr.SignChannel().precision(1.00000001)
+
+
 def test_thresholds() -> None:
     found = bsr.thresholds(PRIORS[0], bsr.GaussianChannel(0.0))
     assert found.strong_recovery == pytest.approx(0.875)

@@ -94,7 +94,7 @@ print(1024 * (most() - before))
 @pytest.mark.benchmark(group="memory")
 def test_memory_of_a_million_points(benchmark):
     if not Path("/proc/self/status").exists():
-        pytest.skip("needs /proc/self/status")
+        pytest.skip("the memory of a process is read from /proc/self/status, which Linux has")
     run = python("-c", MEMORY, BSR_THREADS="")
     grown = int(benchmark.pedantic(run, rounds=1))
     benchmark.extra_info.update(task="mmse, array of a million noises", bytes=grown, count=10**6)

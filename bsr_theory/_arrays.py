@@ -20,6 +20,9 @@ __all__ = [
     "check_integer",
     "check_number",
     "numbers",
+    "parameters",
+    "replace",
+    "rounding",
     "run_blocks",
     "scalar_or_array",
     "select",
@@ -73,6 +76,13 @@ def numbers(name: str, value: Any) -> Array:
         ) from error
     mask = np.ma.getmask(value)
     return np.where(mask, np.nan, floats) if np.any(mask) else floats
+
+
+def rounding(value: Any) -> float:
+    """Return the relative rounding of stored numbers, at least that of doubles."""
+    dtype = np.asarray(value).dtype
+    double = float(np.finfo(np.float64).eps)
+    return max(float(np.finfo(dtype).eps), double) if dtype.kind == "f" else double
 
 
 def check(
@@ -163,12 +173,27 @@ def scalar_or_array(values: npt.ArrayLike) -> Any:
 
 def select(obj: _T, shape: tuple[int, ...], index: npt.NDArray[np.intp]) -> _T:
     """Return the dataclass ``obj`` with its array fields at the flat ``index`` of ``shape``."""
-    fields = {}
-    for field in dataclasses.fields(obj):  # type: ignore[arg-type]
-        value = getattr(obj, field.name)
-        if isinstance(value, np.ndarray) and field.init:
-            fields[field.name] = np.broadcast_to(value, shape).reshape(-1)[index]
-    return dataclasses.replace(obj, **fields) if fields else obj  # type: ignore[type-var]
+    arrays = {name: getattr(obj, name) for name in parameters(obj)}
+    return replace(
+        obj,
+        **{
+            name: np.broadcast_to(value, shape).reshape(-1)[index]
+            for name, value in arrays.items()
+            if isinstance(value, np.ndarray)
+        },
+    )
+
+
+def parameters(obj: object) -> list[str]:
+    """Return the names of the parameters of a prior, a channel or a result: dataclasses all."""
+    # their base classes and protocols cannot promise it
+    return [field.name for field in dataclasses.fields(obj) if field.init]  # type: ignore[arg-type]
+
+
+def replace(obj: _T, **changes: Any) -> _T:
+    """Return ``obj`` with other parameters, itself if there are none; see `parameters`."""
+    # as above
+    return dataclasses.replace(obj, **changes) if changes else obj  # type: ignore[type-var]
 
 
 def threads() -> int:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import bsr_theory as bsr  # each name is imported when it is first used: --help stays quick
 
-from ._arrays import Array, threads
+from ._arrays import Array, rounding, threads
 
 __all__ = ["main"]
 
@@ -394,33 +394,19 @@ def _law_in(name: str, path: str) -> Any:
         raise ValueError(f"{name} must be numbers or rows of value and mass, got shape {shapes}")
     values = np.asarray(array.ravel(), dtype=np.float64)
     # what rounding leaves of a singular matrix would count as information
-    lost = np.abs(values) < np.sqrt(values.size) * _rounding(array) * np.abs(values).max()
+    lost = np.abs(values) < np.sqrt(values.size) * rounding(array) * np.abs(values).max()
     return measure.from_samples(np.where(lost, 0.0, values))
 
 
-def _rounding(array: Array) -> float:
-    """Return the relative rounding of stored numbers, at least that of doubles."""
-    kind = array.dtype if array.dtype.kind == "f" else np.float64
-    return max(float(np.finfo(kind).eps), float(np.finfo(np.float64).eps))
-
-
-def _matrix_in(name: str, path: str) -> tuple[Any, dict[str, Any]]:
-    """Return the law of the singular values of a matrix in a file, its beta and its rank."""
+def _matrix_in(name: str, path: str) -> Array:
+    """Return the matrix that a file holds, in the precision that it is stored in."""
     arrays = _numbers_in(name, path)
     if len(arrays) > 1:
         raise ValueError(f"{name} must be one matrix, got {', '.join(arrays)} in {path}")
-    (stored,) = arrays.values()
-    matrix = np.asarray(stored, dtype=np.float64)
+    (matrix,) = arrays.values()
     if matrix.ndim != 2 or not np.isfinite(matrix).all():
         raise ValueError(f"{name} must be a finite matrix, got shape {matrix.shape} in {path}")
-    d1, d2 = sorted(matrix.shape)
-    values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(d2)
-    # singular values of the rounding errors of all entries, in a file or a product
-    noise = _rounding(stored) * np.sqrt(np.mean(matrix**2)) * (1.0 + np.sqrt(d1 / d2))
-    own = d2 * np.finfo(np.float64).eps * values[0]
-    values[values < max(4.0 * noise, own)] = 0.0
-    law = bsr.spectra.numerical.Measure.from_samples(values)
-    return law, {"beta": d2 / d1, "rank": int(np.count_nonzero(values))}
+    return matrix
 
 
 def _read_signal(
@@ -460,14 +446,20 @@ def _read_signal(
         }
         return _Signal(makers[kind](**numbers), {"prior": kind, **numbers})
     scale = scale or "unit"
-    law, told = _matrix_in(kind, path) if kind == "weights" else (_law_in(kind, path), {})
-    found: bsr.Prior
-    if kind == "eigenvalues":
-        found = bsr.SymmetricPrior(law, normalize=scale == "unit")
-    else:
-        numbers |= told
-        found = bsr.RotationallyInvariantPrior(law, numbers["beta"], normalize=scale == "unit")
+    unit = scale == "unit"
     words = {"prior": kind.replace("_", "-"), "file": path, "scale": scale}
+    found: bsr.RotationallyInvariantPrior | bsr.SymmetricPrior
+    if kind == "weights":
+        matrix = _matrix_in(kind, path)
+        found = bsr.RotationallyInvariantPrior.from_matrix(matrix, normalize=unit)
+        numbers |= {"beta": found.beta, "rank": round(found.rank * min(matrix.shape))}
+        square = float(np.mean(np.square(matrix, dtype=np.float64)))
+        return _Signal(found, {**words, **numbers, "mean_square": square})
+    law = _law_in(kind, path)
+    if kind == "eigenvalues":
+        found = bsr.SymmetricPrior(law, normalize=unit)
+    else:
+        found = bsr.RotationallyInvariantPrior(law, numbers["beta"], normalize=unit)
     return _Signal(found, {**words, **numbers, "mean_square": law.moment(2)})
 
 

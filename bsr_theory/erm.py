@@ -28,7 +28,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, Numeric, broadcast, check, run_blocks, scalar_or_array
+from ._arrays import Array, Numeric, broadcast, check, replace, run_blocks, scalar_or_array
 from ._kernels import estimators
 from .channels import GaussianChannel, SignChannel
 from .priors import GaussianFactorPrior, Prior
@@ -259,7 +259,7 @@ def _rescaled(estimate: _Estimate, variance: float, **powers: float) -> _Estimat
         for name, power in (_POWERS | powers).items()
         if hasattr(estimate, name)
     }
-    return dataclasses.replace(estimate, **changes)  # type: ignore[type-var]
+    return replace(estimate, **changes)
 
 
 def _estimate(

@@ -32,7 +32,7 @@ from scipy import special
 from scipy.optimize import brentq, elementwise
 from tqdm import tqdm
 
-from ._arrays import Array, Numeric, scalar_or_array, select
+from ._arrays import Array, Numeric, parameters, replace, scalar_or_array, select
 from .channels import Channel
 from .priors import Prior
 from .problem import Problem
@@ -303,8 +303,7 @@ def _few(channel: Channel, count: int) -> tuple[Channel, Array, Array]:
     matrix[kept.size :, inner] = basis.T @ chebyshev.chebvander(place, order).T
     tail[kept.size :] = basis[-2:].T
     nodes = np.concatenate([value[kept], np.exp(low + 2.0 * half * unit)])
-    # channels and priors are dataclasses, which their base class does not promise
-    return dataclasses.replace(channel, **{name: nodes}), matrix, tail  # type: ignore[type-var]
+    return replace(channel, **{name: nodes}), matrix, tail
 
 
 class _Family:
@@ -901,21 +900,16 @@ def _replace(problem: Problem, **values: Any) -> Problem:
     for name, value in values.items():
         if name == "alpha":
             alpha = value
-        elif name in _parameters(channel):
-            # dataclasses, which the base classes do not promise
-            channel = dataclasses.replace(channel, **{name: value})  # type: ignore[type-var]
-        elif name in _parameters(prior):
-            prior = dataclasses.replace(prior, **{name: value})  # type: ignore[type-var]
+        elif name in parameters(channel):
+            channel = replace(channel, **{name: value})
+        elif name in parameters(prior):
+            prior = replace(prior, **{name: value})
         else:
             raise ValueError(
                 f"{name} must be a parameter of {type(prior).__name__} or "
-                f"{type(channel).__name__}, which have {_parameters(prior) + _parameters(channel)}"
+                f"{type(channel).__name__}, which have {parameters(prior) + parameters(channel)}"
             )
     return Problem(prior, channel, alpha)
-
-
-def _parameters(model: Prior | Channel) -> list[str]:
-    return [field.name for field in dataclasses.fields(model) if field.init]  # type: ignore[arg-type]
 
 
 _LONG_NAMES = {
@@ -1200,7 +1194,7 @@ def _dataset(
     fixed = {
         name: float(value)
         for model in (base.prior, base.channel)
-        for name, value in ((x, getattr(model, x)) for x in _parameters(model))
+        for name, value in ((x, getattr(model, x)) for x in parameters(model))
         if name not in axes and isinstance(value, int | float) and not isinstance(value, bool)
     }
     if base.alpha is not None and "alpha" not in axes:

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import UNIT, Array, Numeric, check, check_integer, run_blocks, scalar_or_array
+from ._arrays import (
+    UNIT,
+    Array,
+    Numeric,
+    check,
+    check_integer,
+    numbers,
+    rounding,
+    run_blocks,
+    scalar_or_array,
+)
 from ._kernels import subordination
 from .priors import Prior, SymmetricSignal
 from .spectra import SpectralLaw
@@ -317,7 +327,9 @@ class RotationallyInvariantPrior(_Invariant):
         Parameters
         ----------
         S : array_like, shape (d1, d2) or (d2, d1)
-            A finite matrix, say trained weights ``W_Q W_K^T``.
+            A finite matrix, say trained weights ``W_Q W_K^T``.  Singular values that are no
+            larger than what rounding the entries in the precision of S makes of 0 are 0: a
+            product that was stored in single precision keeps its rank.
         normalize : bool
             Whether to scale it to entries of mean square 1.
 
@@ -339,13 +351,15 @@ class RotationallyInvariantPrior(_Invariant):
         >>> prior.beta, round(prior.second_moment, 12)
         (2.0, 2.666666666667)
         """
-        matrix = np.asarray(S, dtype=np.float64)
+        matrix = numbers("S", S)
         if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
             raise ValueError(f"S must be a finite matrix, got shape {matrix.shape}")
         d1, d2 = sorted(matrix.shape)
         values = np.linalg.svd(matrix, compute_uv=False) / np.sqrt(d2)
-        # what rounding leaves of a singular matrix would count as information
-        values[values < max(matrix.shape) * np.finfo(np.float64).eps * values[0]] = 0.0
+        # singular values of the rounding errors of all entries, and of the decomposition
+        spread = rounding(S) * np.sqrt(np.mean(matrix**2)) * (1.0 + np.sqrt(d1 / d2))
+        own = d2 * rounding(matrix) * values[0]
+        values[values < max(4.0 * spread, own)] = 0.0
         return cls(values, d2 / d1, normalize)
 
     @classmethod

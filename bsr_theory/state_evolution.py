@@ -12,7 +12,6 @@ depends on where an iteration happens to start.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,16 @@ import numpy.typing as npt
 from scipy.interpolate import PPoly
 from scipy.optimize import elementwise
 
-from ._arrays import Array, Numeric, check, check_integer, check_number, scalar_or_array, select
+from ._arrays import (
+    Array,
+    Numeric,
+    check,
+    check_integer,
+    check_number,
+    replace,
+    scalar_or_array,
+    select,
+)
 from .channels import Channel
 from .priors import Prior
 from .problem import Problem
@@ -182,7 +190,7 @@ class _Points:
         """Return the prior that the points ``index`` of one group share, with scalar parameters."""
         prior = select(self.prior, self.shape, index[:1])
         fields = {k: float(v[0]) for k, v in vars(prior).items() if isinstance(v, np.ndarray)}
-        return dataclasses.replace(prior, **fields) if fields else prior  # type: ignore[type-var]
+        return replace(prior, **fields)
 
 
 def _root(f: Callable[..., Array], low: Array, high: Array, index: _Index) -> Array:

@@ -330,7 +330,7 @@ class TestHardmax:
             root = mp.sqrt(1 - r * r)
             for h, k in ((-8, -2), (5, -6), (-20, -15), (-0.1, -12), (8, 9)):
                 ends = [mpf(h) - j for j in (40, 24, 16, 8, 4, 2, 1, 0)]
-                exact = mp.quad(lambda x: mp.npdf(x) * mp.ncdf((k - r * x) / root), ends)  # noqa: B023
+                exact = mp.quad(lambda x, k=k: mp.npdf(x) * mp.ncdf((k - r * x) / root), ends)
                 assert kernels.binormal(h, k, same) == pytest.approx(float(exact), rel=3e-11)
 
     def test_information_is_the_entropy_of_labels(self):

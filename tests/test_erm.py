@@ -445,7 +445,10 @@ class TestThresholding:
             return total
 
         soft, hard = soft_threshold(prior, s, tau), hard_threshold(prior, s, tau)
-        best = lambda y: y - s * law.hilbert(y)  # noqa: E731
+
+        def best(y):
+            return y - s * law.hilbert(y)
+
         apart = mean(lambda y: (max(y - tau, 0.0) - best(y)) ** 2)
         assert soft.mse == pytest.approx(prior.mmse(s) + apart, rel=1e-9)
         apart = mean(lambda y: ((y if y > tau else 0.0) - best(y)) ** 2)
@@ -684,7 +687,9 @@ class TestClassification:
                 for a, b in itertools.pairwise([-8.5, *points, 8.5]) if b > a
             )  # fmt: skip
 
-        chance = lambda z: norm.cdf(z / width)  # noqa: E731
+        def chance(z):
+            return norm.cdf(z / width)
+
         assert found.square == pytest.approx(
             mean(lambda z: chance(z) * pull(np.sqrt(q) * z)[1] ** 2), rel=1e-8
         )
@@ -943,12 +948,13 @@ class TestAnySingularValues:
 
         for tau in (0.6 * np.sqrt(s), 1.3 * np.sqrt(s), 0.6, 1.8):
             found = soft_threshold(prior, s, tau)
-            divergence = mean(lambda y: max(1 - tau / y, 0.0), tau)  # noqa: B023
-            error = mean(lambda y: min(y, tau) ** 2, tau) - s + 2 * s * divergence  # noqa: B023
+            divergence = mean(lambda y, tau=tau: max(1 - tau / y, 0.0), tau)
+            clipped = mean(lambda y, tau=tau: min(y, tau) ** 2, tau)
+            error = clipped - s + 2 * s * divergence
             assert found.divergence == pytest.approx(divergence, rel=1e-10)
             assert found.mse == pytest.approx(error, rel=1e-10)
             hard = hard_threshold(prior, s, tau)
-            kept = mean(lambda y: (y > tau) * y * (y - s / y), tau)  # noqa: B023
+            kept = mean(lambda y, tau=tau: (y > tau) * y * (y - s / y), tau)
             assert hard.overlap == pytest.approx(kept, rel=1e-9, abs=1e-14)
         for kind in (soft_threshold, hard_threshold):
             best, others = kind(prior, s), kind(prior, s, np.linspace(0.0, 2.2, 300))

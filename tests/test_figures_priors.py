@@ -12,6 +12,7 @@ import xarray as xr
 from click.testing import CliRunner
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
 
 import bsr_theory as bsr
 from bsr_theory import cli, figures, limits
@@ -202,7 +203,8 @@ def test_the_picture_draws_its_data(data: xr.Dataset, picture: Picture) -> None:
     colours = []
     for k, name in enumerate(labels[:4]):
         row, handle = data.isel(prior=k), handles[name]
-        colours.append(to_rgba(handle.get_color()))  # type: ignore[union-attr]
+        assert isinstance(handle, Line2D)
+        colours.append(to_rgba(handle.get_color()))
         there = np.isfinite(row.noisy_value.values)
         x, y = row.noisy_value.values[there], row.denoised.values[there]
         assert curve_through(denoisers, x, y) == colours[-1]
@@ -216,7 +218,7 @@ def test_the_picture_draws_its_data(data: xr.Dataset, picture: Picture) -> None:
         for axes, half in ((clean, "clean"), (noisy, "noisy")):
             bars = axes.containers[k]
             np.testing.assert_array_equal(bars.lines[0].get_ydata(), row[f"{half}_runs_mse_mean"])
-            assert bars.lines[0].get_marker() == handle.get_marker()  # type: ignore[union-attr]
+            assert bars.lines[0].get_marker() == handle.get_marker()
         # a strip of its own for each law
         heights = np.concatenate(
             [np.asarray(x.get_ydata()) for x in laws.lines if to_rgba(x.get_color()) == colours[-1]]

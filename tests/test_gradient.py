@@ -373,7 +373,7 @@ class TestCheckpoints:
                 raise Killed
 
         if reference.iterations <= at:
-            pytest.skip("ends before")
+            pytest.skip("this learning rate ends before that iteration")
         with pytest.raises(Killed):
             gradient_descent(data, checkpoint=path, callback=kill, **options)
         assert path.exists() == (at > 0)

@@ -91,6 +91,7 @@ def test_a_read_only_package_compiles_into_the_users_cache(installed: Path, tmp_
     try:
         first = run(PROGRAM, installed, **homes(tmp_path))
         if first[0]:
+            # an administrator, whom file modes do not stop
             pytest.skip("this process may write wherever it likes")
         writable, cache, value, place, _ = first
         assert (writable, cache) == (False, True)

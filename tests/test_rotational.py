@@ -425,6 +425,12 @@ def test_given_matrices() -> None:
     )
     normal = RotationallyInvariantPrior.from_matrix(S, normalize=True)
     assert normal.second_moment == pytest.approx(1.0)
+    for dtype in (np.float64, np.float32, np.float16):  # a product keeps its rank
+        stored = RotationallyInvariantPrior.from_matrix(S.astype(dtype))
+        assert stored.rank == pytest.approx(12 / 30, rel=1e-12)
+        assert stored.mmse(0.1) == pytest.approx(
+            prior.mmse(0.1), rel=4 * float(np.finfo(dtype).eps)
+        )
     rounded = PRIORS[0].at_size(5)
     np.testing.assert_allclose(rounded.measure.atoms[:, 1], [0.6, 0.4], rtol=1e-12)
 

@@ -36,7 +36,7 @@ _FILES: dict[str, tuple[str, Callable[[Exploration], str | bytes]]] = {
 }
 
 
-class _Data(RequestHandler):  # type: ignore[misc]  # Bokeh and Tornado are not checked
+class _Data(RequestHandler):  # type: ignore[misc]  # of Tornado, which mypy takes for Any
     """The data of a view as a file; the query string says which view."""
 
     def initialize(self, view: View) -> None:

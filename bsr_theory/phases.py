@@ -49,6 +49,8 @@ _Index = npt.NDArray[np.intp]
 _LOW, _HIGH = np.log(1e-20), np.log(1e13)  # log s of the table of a curve
 _DEEP = np.log(1e-40)  # noise below which no alpha is told from strong recovery
 _SHALLOW = 1e-9  # relative depth in alpha below which a wiggle of the curve is rounding
+_STANDS_OUT = 10.0  # depth of a wiggle over the errors of a prior's mmse: below, it is one of them
+_NOISY = 1e-3  # relative errors of alpha above which nothing is said of a curve
 _BLIND = 1e-9  # precision at q = 0, relative to that elsewhere, below which it is 0
 _RESIDUAL = 1e-13  # of a pixel: the evaluations of mmse are at their rounding there
 _ACCEPT = 1e-11
@@ -92,7 +94,8 @@ class Thresholds:
         first-order transition.
     status : Status or ndarray
         `Status.CONVERGED` with a first-order transition, `Status.ABSENT` without,
-        `Status.INVALID_INPUT` for parameters that are NaN or out of their range.
+        `Status.INVALID_INPUT` for parameters that are NaN or out of their range,
+        `Status.NOT_CONVERGED` if numerical errors of a prior's mmse hide the transitions.
     """
 
     weak_recovery: Any
@@ -402,7 +405,9 @@ class _Curve:
     stable, ``left`` and ``right`` its log s.
     """
 
-    def __init__(self, table: _Denoising, values: Array, weak: float, strong: float) -> None:
+    def __init__(
+        self, table: _Denoising, values: Array, weak: float, strong: float, depth: float
+    ) -> None:
         self.log_alpha = table.interpolate(values)
         self.slope = self.log_alpha.derivative()
         self.logs, self.values = table.logs, values
@@ -416,7 +421,7 @@ class _Curve:
         height = np.concatenate(
             [[self.strong, values[0]], self.log_alpha(turns), [values[-1], self.weak]]
         )
-        kept = _zigzag(height, _SHALLOW)
+        kept = _zigzag(height, depth)
         self.at, self.height = at[kept], height[kept]
         self.turning = np.isfinite(self.at) & np.isin(self.at, turns)
 
@@ -531,7 +536,7 @@ def _weak_recovery(family: _Family) -> Array:
 
 
 def _curves(family: _Family, weak: Array, progress: bool) -> list[_Curve | None]:
-    """Return the curve of every valid point."""
+    """Return the curve of every valid point whose prior's mmse is smooth."""
     points = family.points
     curves: list[_Curve | None] = [None] * points.alpha.size
     groups = points.groups(np.flatnonzero(points.valid))
@@ -540,8 +545,15 @@ def _curves(family: _Family, weak: Array, progress: bool) -> list[_Curve | None]
         for at in group:
             channel = select(points.channel, points.shape, np.array([at]))
             row = np.full(table.logs.size, at)
-            values = family.log_alpha(table.logs, table.mmse, table.q, table.prior, channel, row)
-            curves[at] = _Curve(table, values, float(weak[at]), float(points.strong[at]))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = family.log_alpha(
+                    table.logs, table.mmse, table.q, table.prior, channel, row
+                )
+                noise = table.noise(values)
+            if np.isfinite(values).all() and noise <= _NOISY:
+                depth = max(_SHALLOW, _STANDS_OUT * noise)
+                strong = float(points.strong[at])
+                curves[at] = _Curve(table, values, float(weak[at]), strong, depth)
     _polish(family, [curve for curve in curves if curve is not None], curves)
     for curve in curves:
         if curve is not None:
@@ -733,6 +745,8 @@ def _thresholds(
     curves = _curves(family, weak, progress)
     for row, curve in _bar(enumerate(curves), "informations", progress):
         if curve is None:
+            if points.valid[row]:
+                status[row] = Status.NOT_CONVERGED
             continue
         crossing = _crossings(family, row, curve)
         out[row] = (curve, crossing)
@@ -831,6 +845,8 @@ def critical_point(
         points = _Points(_replace(Problem(prior, channel, 1.0), **{parameter: value}))
         family = _Family(points)
         only = _curves(family, _weak_recovery(family), progress=False)[0]
+        if only is None and points.valid[0]:
+            raise ValueError(f"mmse of the prior must be a smooth function of s: {prior!r}")
         if only is None:
             raise ValueError(f"{parameter} is out of its range: {value!r}")
         return only
@@ -1052,6 +1068,9 @@ def _pixels(
         mmse[:, index], q[:, index], status[index] = point.mmse, point.q, point.status
         hard = np.zeros(index.size, dtype=bool)
     else:
+        solved = np.array([curve is not None for curve in curves], dtype=bool)
+        status[good & ~solved[row]] = Status.NOT_CONVERGED
+        index = np.flatnonzero(good & solved[row])
         logs, slope, ends, hard = _place(curves, row[index], alpha[index], progress)
         for k in range(2):
             before = status.copy()

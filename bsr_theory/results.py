@@ -85,8 +85,8 @@ _ADVICE = {
     Status.PERFECT_RECOVERY: "Noiseless and at or above strong recovery: mmse is exactly 0.",
     Status.NO_RECOVERY: "Below weak recovery: the overlap is exactly that of the prior.",
     Status.NOT_CONVERGED: (
-        "No root met the tolerance; the value is NaN. Check that the prior's mmse is finite and "
-        "monotone there, or allow a larger tolerance."
+        "No root met the tolerance; the value is NaN. Check that the prior's mmse is finite, "
+        "monotone and smooth there, or allow a larger tolerance."
     ),
     Status.INVALID_INPUT: "A parameter of this point is NaN or out of its range; the value is NaN.",
     Status.ABSENT: "There is no such branch at this point; the value is NaN.",

@@ -82,7 +82,8 @@ class _Table:
         self.prior = prior
         # where two bulks of the spectrum meet, mmse is only twice differentiable: halve panels
         done: list[tuple[Array, ...]] = []
-        low, width = ends[:-1], np.diff(ends)
+        low, width, place = ends[:-1], np.diff(ends), np.arange(ends.size - 1)
+        levels: list[tuple[_Index, Array]] = []
         while low.size:
             logs = low[:, None] + width[:, None] * _NODES
             with np.errstate(over="ignore"):
@@ -90,21 +91,33 @@ class _Table:
             mmse, q = (x.reshape(logs.shape) for x in prior.mmse_and_overlap(s))
             with np.errstate(divide="ignore", invalid="ignore"):
                 tail = np.fmax(np.abs(np.log(mmse) @ _TAIL), np.abs(np.log(q) @ _TAIL))
-            good = ~(np.fmax.reduce(tail, axis=1) > _UNRESOLVED) | (width < _NARROW)
-            done.append((low[good], logs[good], mmse[good], q[good]))
+            tail = np.fmax.reduce(tail, axis=1)
+            good = ~(tail > _UNRESOLVED) | (width < _NARROW)
+            rough = np.zeros(low.size, dtype=bool)
+            rough[~good] = _rough(place[~good], tail[~good], levels)
+            levels.append((place, tail))
+            good |= rough
+            done.append((low[good], logs[good], mmse[good], q[good], rough[good]))
             half = 0.5 * width[~good]
-            low = np.concatenate([low[~good], low[~good] + half])
-            width = np.concatenate([half, half])
-        low, logs, mmse, q = (np.concatenate(parts) for parts in zip(*done, strict=True))
+            low = np.stack([low[~good], low[~good] + half], axis=1).ravel()
+            width = np.repeat(half, 2)
+            place = np.stack([2 * place[~good], 2 * place[~good] + 1], axis=1).ravel()
+        low, logs, mmse, q, rough = (np.concatenate(parts) for parts in zip(*done, strict=True))
         order = np.argsort(low)
         self.ends = np.append(low[order], ends[-1])
         self.width = np.diff(self.ends)
         self.logs, self.mmse, self.q = (x[order].ravel() for x in (logs, mmse, q))
+        self.rough = rough[order]
 
     @classmethod
     def between(cls, prior: Prior, low: float, high: float) -> _Table:
         """Return the table from ``low`` to ``high``."""
         return cls(prior, np.linspace(low, high, max(1, int(np.ceil((high - low) / _PANEL))) + 1))
+
+    def noise(self, values: Array) -> float:
+        """Return how far values at the nodes are from smooth where the prior's errors tell."""
+        rows = values.reshape(self.width.size, -1)[self.rough]
+        return float(np.max(np.abs(rows @ _TAIL), initial=0.0))
 
     def interpolate(self, values: Array) -> PPoly:
         """Return the piecewise polynomial through values at the nodes."""
@@ -122,6 +135,20 @@ class _Table:
         """Return log alpha(s) with the interpolated M."""
         mmse = np.exp(self.log_mmse(logs))
         return _log_alpha(self.prior, channel, logs, mmse, self.prior.second_moment - mmse)
+
+
+def _rough(place: _Index, tail: Array, levels: list[tuple[_Index, Array]]) -> Any:
+    """Return which panels are no smoother than the one that they are an eighth of.
+
+    Features that halving resolves lie somewhere in it, numerical errors of mmse everywhere.
+    """
+    if len(levels) < 3:
+        return False
+    group, inverse, count = np.unique(place >> 3, return_inverse=True, return_counts=True)
+    least = np.full(group.size, np.inf)
+    np.minimum.at(least, inverse, tail)
+    before, former = levels[-3]
+    return ((count == 8) & (least > 0.3 * former[np.searchsorted(before, group)]))[inverse]
 
 
 class _Points:

@@ -22,6 +22,7 @@ from bsr_theory import (
     GaussianFactorPrior,
     LowRankFactorPrior,
     Problem,
+    RotationallyInvariantPrior,
     Status,
     fixed_points,
     iterate,
@@ -32,6 +33,7 @@ from bsr_theory import (
 from bsr_theory._kernels.channels import PRECISION
 from bsr_theory.channels import AbsChannel, Channel, ReLUChannel, SignChannel
 from bsr_theory.phases import critical_point, phase_diagram, thresholds
+from bsr_theory.priors import Prior
 
 INF = float("inf")
 FIRST_ORDER = ("informed_spinodal", "information_theoretic", "algorithmic")
@@ -589,3 +591,72 @@ class TestPhaseDiagram:
         plane.to_netcdf(tmp_path / "plane.nc", engine="h5netcdf")
         with xr.open_dataset(tmp_path / "plane.nc", engine="h5netcdf") as back:
             xr.testing.assert_identical(back.load(), plane)
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnPrior(Prior):
+    """What a user writes: no overlap of its own, and an mmse with numerical errors."""
+
+    noise: float
+    sizes: list[int] = dataclasses.field(default_factory=list, compare=False)
+    beta = 2.0
+    exact = GaussianFactorPrior(2.0, 0.2)
+    strong_recovery = exact.strong_recovery
+
+    @property
+    def evaluations(self) -> int:
+        return sum(self.sizes)
+
+    def mmse(self, s):
+        self.sizes.append(np.size(s))
+        chance = np.sin(1e9 * np.log(np.clip(s, 1e-320, 1e300)))
+        return self.exact.mmse(s) * (1.0 + self.noise * chance)
+
+    def information(self, snr):
+        return self.exact.information(snr)
+
+    law = shrink = sample = None
+
+
+class TestOwnPrior:
+    @pytest.mark.parametrize("delta", [0.0, 0.01])
+    @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-9, 1e-7])
+    def test_errors_of_its_mmse_are_those_of_thresholds(self, noise, delta):
+        prior, channel = OwnPrior(noise), AbsChannel(delta)
+        found, exact = thresholds(prior, channel), thresholds(prior.exact, channel)
+        assert found.status == Status.CONVERGED
+        assert prior.evaluations < 1e5
+        for name in ("algorithmic", "information_theoretic", "informed_spinodal"):
+            wanted = getattr(exact, name)
+            assert getattr(found, name) == pytest.approx(wanted, rel=30 * noise + 1e-11), name
+        # where labels begin to teach something all depends on the overlap at much noise
+        assert found.weak_recovery == pytest.approx(exact.weak_recovery, rel=1e5 * noise + 1e-8)
+
+    def test_errors_that_hide_what_there_is(self):
+        prior = OwnPrior(1e-3)
+        found = thresholds(prior, AbsChannel())
+        assert found.status == Status.NOT_CONVERGED
+        assert np.isnan([found.algorithmic, found.information_theoretic]).all()
+        assert found.strong_recovery == prior.strong_recovery
+        assert prior.evaluations < 1e5
+        # which the overlap at much noise does not matter for
+        assert thresholds(prior, ReLUChannel()).status == Status.ABSENT
+        plane = phase_diagram(Problem(prior, AbsChannel()), alpha=[0.2, 0.5], delta=[0.0, 0.1])
+        assert (plane.status == Status.NOT_CONVERGED).all()
+        assert (plane.phase == -1).all()
+        assert np.isnan(plane.mmse_bayes).all()
+        with pytest.raises(ValueError, match="mmse of the prior must be a smooth function of s"):
+            critical_point(prior, AbsChannel(), low=0.0, high=0.1)
+
+
+def test_a_kink_is_no_numerical_error():
+    """Two atoms whose bulks meet: mmse has a kink there, which halved panels resolve."""
+    for prior in (
+        RotationallyInvariantPrior([0.5, 1.5], 2.0, normalize=True),
+        RotationallyInvariantPrior([0.0, 1.0, 1.1], 1.0, normalize=True),
+        GaussianFactorPrior(1.0, 0.2),
+        GaussianFactorPrior(2.0, 1e-3),
+    ):
+        table = phases._Denoising(prior)
+        assert table.width.min() < phases._PANEL / 8
+        assert not table.rough.any()

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from bsr_theory import GaussianFactorPrior, LowRankFactorPrior
+from bsr_theory import GaussianFactorPrior, LowRankFactorPrior, SymmetricFactorPrior
+from bsr_theory.priors import Prior
 from bsr_theory.spectra import GaussianFactorLaw, MarchenkoPasturLaw
 
 DATA = Path(__file__).parent / "data"
@@ -412,3 +413,22 @@ def test_merging_noise_is_where_the_mmse_is_least_smooth():
     s = brentq(lambda s: (2 + rho - 2 * rho * s) ** 3 - 27 * rho * (1 + rho * s) ** 2, 1e-6, 1.0)
     assert GaussianFactorLaw(1.0, rho, s * 1.0001).edges.shape == (1, 2)
     assert GaussianFactorLaw(1.0, rho, s * 0.9999).edges.shape == (2, 2)
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0, 1e3])
+def test_overlap_of_a_prior_that_only_has_an_error(beta):
+    class Plain(GaussianFactorPrior):
+        overlap, mmse_and_overlap = Prior.overlap, Prior.mmse_and_overlap
+
+    s = np.concatenate([[0.0], np.geomspace(1e-10, 1e18, 500), [np.inf, np.nan]])
+    for rho, rtol in ((1e-3, 1e-8), (0.1, 1e-8), (1.0, 1e-10), (100.0, 1e-10), (np.inf, 1e-11)):
+        plain, exact = Plain(beta, rho), GaussianFactorPrior(beta, rho)
+        np.testing.assert_allclose(plain.overlap(s), exact.overlap(s), rtol=rtol)
+        assert plain.overlap(1e12) == pytest.approx(exact.overlap(1e12), rel=rtol)
+    rho = np.array([[0.1], [0.2]])
+    plain, exact = Plain([1.0, 2.0], rho), GaussianFactorPrior([1.0, 2.0], rho)
+    for noise in (1e9, np.array([1.0, 1e9]), np.array([[[1e4]], [[1e9]], [[1e-3]]])):
+        np.testing.assert_allclose(plain.overlap(noise), exact.overlap(noise), rtol=1e-9)
+    symmetric = SymmetricFactorPrior(0.3)
+    found = Prior.overlap(symmetric, np.array([1.0, 1e6, np.inf]))
+    np.testing.assert_allclose(found, symmetric.overlap(np.array([1.0, 1e6, np.inf])), rtol=1e-12)

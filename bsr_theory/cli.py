@@ -1396,10 +1396,6 @@ def simulate(
 def _check_simulated(estimator: str, signal: _Signal) -> None:
     """Say which signals an algorithm does not take."""
     name = signal.parameters.get("prior", _FACTORS)
-    if isinstance(signal.prior, bsr.priors.SymmetricSignal) and estimator != "amp":
-        raise ValueError(
-            f"prior must be that of a signal without symmetry for {estimator}, got {name}"
-        )
     if "gradient" in estimator and name != _LOW_RANK and not signal.factors:
         raise ValueError(f"prior must be one of factors for {estimator}, got {name}")
 

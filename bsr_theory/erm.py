@@ -31,7 +31,7 @@ import numpy.typing as npt
 from ._arrays import Array, Numeric, broadcast, check, replace, run_blocks, scalar_or_array
 from ._kernels import estimators
 from .channels import GaussianChannel, SignChannel
-from .priors import GaussianFactorPrior, Prior
+from .priors import GaussianFactorPrior, Prior, SymmetricSignal
 from .problem import Problem
 from .results import OnFailure, Status, report_failures
 
@@ -201,6 +201,12 @@ class _Signal:
     variance: float = 1.0  # of the entries of S; the loops are about variance 1
 
 
+def _rectangular(problem: Problem) -> Prior:
+    """Return the prior as estimators see it that are over all matrices."""
+    prior = problem.prior
+    return prior.without_symmetry if isinstance(prior, SymmetricSignal) else prior
+
+
 def _read_prior(prior: Prior, what: str) -> _Signal:
     if isinstance(prior, GaussianFactorPrior):
         return _Signal(prior.beta, prior.rho)
@@ -293,7 +299,8 @@ def ridge(
     Parameters
     ----------
     problem : Problem
-        Any prior of rectangular S, with a `GaussianChannel`; ``alpha`` must be given.
+        Any prior, with a `GaussianChannel`; ``alpha`` must be given.  The minimum is over all
+        matrices, also when S is symmetric.
     lam : float, array_like or "optimal"
         Penalty in [0, inf).  0 is its limit, the least-squares solution of minimal norm;
         "optimal" the penalty of least error, ``lam = delta`` over the variance of the entries.
@@ -309,7 +316,7 @@ def ridge(
     ------
     ValueError
         If ``problem.alpha`` is None, the channel is not Gaussian, alpha is not ``n/(d1 d2)`` for
-        the prior, S is symmetric, or lam is out of its range.
+        the prior, or lam is out of its range.
 
     Notes
     -----
@@ -333,10 +340,9 @@ def ridge(
     >>> round(erm.ridge(problem, lam="optimal").mse, 10)
     0.5741657387
     """
-    channel = _read_problem(problem)
-    prior = problem.prior
+    channel, prior = _read_problem(problem), _rectangular(problem)
     if np.any(np.asarray(prior.snr_per_alpha) != 1.0) or np.any(prior.prior_overlap):
-        raise ValueError(f"prior must be of rectangular S with alpha = n/(d1 d2), got {prior!r}")
+        raise ValueError(f"prior must be one with alpha = n/(d1 d2) and mean 0, got {prior!r}")
     known = isinstance(prior, GaussianFactorPrior | SingularValues)
     variance = float(prior.second_moment)
     penalty, best = _read_penalty(lam)
@@ -457,8 +463,8 @@ def nuclear_norm(
     Parameters
     ----------
     problem : Problem
-        A `GaussianFactorPrior` or a `RotationallyInvariantPrior` with a `GaussianChannel`, or a
-        `SignChannel` (entries of variance 1); ``alpha`` must be given.
+        A `GaussianFactorPrior`, a `RotationallyInvariantPrior` or a symmetric prior with a
+        `GaussianChannel`, or a `SignChannel` (entries of variance 1); ``alpha`` must be given.
     lam : float, array_like or "optimal"
         Penalty in [0, inf).  0 is its limit: of all least-squares solutions the one of minimal
         nuclear norm, which interpolates for ``alpha <= 1``.  "optimal" is the penalty of least
@@ -501,9 +507,8 @@ def nuclear_norm(
     :math:`\alpha-D=(\Delta+\int_{y<\tau}\rho\,y(y-sh))/s`.
     Training loss :math:`(\Delta+E)(1-D/\alpha)^2`.
 
-    The minimum is over all matrices and depends on the singular values of S alone: what it
-    achieves for a symmetric S is what it does for the `RotationallyInvariantPrior` of the absolute
-    eigenvalues at ``beta = 1``.
+    The minimum is over all matrices and depends on the singular values of S alone, also when S is
+    symmetric: these are then the absolute eigenvalues, at ``beta = 1``.
 
     Other losses act through the outputs :math:`\omega` of the estimate without the label at hand,
     of variance q, and :math:`f=(\mathrm{prox}_{V\ell(y,\cdot)}(\omega)-\omega)/V`.  With
@@ -535,7 +540,7 @@ def nuclear_norm(
     >>> round(best.mse, 10), round(best.lam, 10)
     (0.5350463018, 0.1141038527)
     """
-    signal = _read_prior(problem.prior, "the nuclear norm")
+    signal = _read_prior(_rectangular(problem), "the nuclear norm")
     if loss not in _LOSSES:
         raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
     if isinstance(problem.channel, SignChannel):

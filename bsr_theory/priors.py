@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -760,6 +761,11 @@ class LowRankFactorPrior(Prior):
 class SymmetricSignal(Prior):
     """Prior of a symmetric S, seen through symmetric noise: eigenvalues are what is shrunk."""
 
+    @property
+    @abstractmethod
+    def without_symmetry(self) -> Prior:
+        """All matrices with the singular values of S: what estimators see that ignore symmetry."""
+
     def denoise(self, Y: Array, s: float) -> Array:
         """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.
 
@@ -854,6 +860,19 @@ class SymmetricFactorPrior(SymmetricSignal):
     def shape(self) -> tuple[int, ...]:
         """Shape of rho."""
         return np.shape(self.rho)
+
+    @property
+    def without_symmetry(self) -> Prior:
+        """All matrices with the singular values of S: what estimators see that ignore symmetry."""
+        if self.shape:
+            raise ValueError(f"rho must be a scalar here, got shape {self.shape}")
+        return self._without_symmetry
+
+    @cached_property
+    def _without_symmetry(self) -> Prior:
+        from .rotational import RotationallyInvariantPrior  # which builds on this module
+
+        return RotationallyInvariantPrior(self.law(0.0), 1.0)
 
     @property
     def second_moment(self) -> Any:

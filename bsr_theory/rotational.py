@@ -636,6 +636,11 @@ class SymmetricPrior(SymmetricSignal, _Invariant):
         """Law of the eigenvalues of ``S/sqrt(d)``, after normalisation."""
         return self._measure
 
+    @cached_property
+    def without_symmetry(self) -> RotationallyInvariantPrior:
+        """All matrices with the singular values of S: what estimators see that ignore symmetry."""
+        return RotationallyInvariantPrior(self.measure.folded(), 1.0)
+
     @property
     def _symmetric(self) -> bool:
         return True

@@ -150,6 +150,21 @@ def test_eigenvalues() -> None:
     assert "beta" not in stored["parameters"]
     text = bsr_run("solve --alpha 0.2 --eigenvalues eigenvalues.txt").stdout
     assert "of which there are d^2/2" in text
+    # estimators over all matrices see singular values, all of them 1 here
+    np.savetxt("ones.txt", np.ones(3))
+    for estimator in ("ridge", "nuclear-norm"):
+        line = f"estimate {estimator} --alpha 0.3,0.7 --delta 0.1"
+        symmetric, any_matrix = (
+            as_json(f"{line} {signal}")["columns"]
+            for signal in ("--eigenvalues eigenvalues.txt", "--singular-values ones.txt --beta 1")
+        )
+        assert symmetric["mse"] == any_matrix["mse"]
+        assert symmetric["bayes"] != any_matrix["bayes"]
+        runs = as_json(
+            f"simulate {estimator} --alpha 0.7 --delta 0.1 --lam 0.1 --d1 16 --samples 6 "
+            "--eigenvalues eigenvalues.txt"
+        )["columns"]
+        assert runs["mse_mean"][0] == pytest.approx(runs["theory"][0], rel=0.2)
 
 
 # --------------------------------------------------------------------------------------------
@@ -421,12 +436,8 @@ W = "--weights weights.npy"
             "prior must be one of factors for gradient-descent, got weights",
         ),
         (
-            "simulate ridge --alpha 1 --eigenvalues eigenvalues.txt",
-            "prior must be that of a signal without symmetry for ridge, got eigenvalues",
-        ),
-        (
-            "estimate ridge --alpha 1 --eigenvalues eigenvalues.txt",
-            "prior must .*",
+            "simulate gradient-descent --alpha 1 --eigenvalues eigenvalues.txt",
+            "prior must be one of factors for gradient-descent, got eigenvalues",
         ),
     ],
 )

@@ -400,9 +400,8 @@ class TestRidge:
     def test_the_peak_and_bad_input(self):
         assert ridge(bilinear_regression(1.0, 2.0, 0.5, 0.1)).mse == INF
         assert ridge(bilinear_regression(1.0, 2.0, 0.5)).mse == 0.0
-        for prior in (LowRankFactorPrior(2.0), SymmetricPrior([-1.0, 1.0])):
-            with pytest.raises(ValueError, match="prior must be of rectangular S"):
-                ridge(Problem(prior, GaussianChannel(0.1), 0.5))
+        with pytest.raises(ValueError, match="prior must be one with alpha = n/"):
+            ridge(Problem(LowRankFactorPrior(2.0), GaussianChannel(0.1), 0.5))
         with pytest.raises(ValueError, match="lam must be >= 0 and finite, got -1"):
             ridge(bilinear_regression(0.5, 2.0, 0.5), lam=-1.0)
 
@@ -1108,15 +1107,46 @@ class TestAnySingularValues:
         one = nuclear_norm(Problem(prior, GaussianChannel(0.1), 0.9))
         assert found.mse[0, 2] == one.mse
         assert np.isnan(soft_threshold(prior, [0.5, np.nan]).mse).tolist() == [False, True]
+        refusal = pytest.raises(ValueError, match="prior must be a GaussianFactorPrior or a Rotati")
+        with refusal:
+            nuclear_norm(Problem(LowRankFactorPrior(2.0), GaussianChannel(0.1), 0.5))
         for other in (
-            SymmetricPrior([-1.0, 1.0]),
+            SymmetricPrior([-1.0, 1.0]),  # its noise is symmetric, too
             SymmetricFactorPrior(0.5),
             LowRankFactorPrior(2.0),
         ):
-            with pytest.raises(ValueError, match="prior must be a GaussianFactorPrior or a Rotati"):
-                nuclear_norm(Problem(other, GaussianChannel(0.1), 0.5))
-            with pytest.raises(ValueError, match="prior must be a GaussianFactorPrior or a Rotati"):
+            with refusal:
                 soft_threshold(other, 0.5)
+
+    @pytest.mark.parametrize("lam", [0.0, 0.1, "optimal"])
+    def test_symmetric_signals(self, lam):
+        """Over all matrices the absolute eigenvalues are all that counts."""
+        two_signs = Measure.from_density(
+            lambda x: np.where(x > 0.0, 0.2, 0.6), [(-1.0, 0.0), (0.0, 1.0)], [(-2.0, 0.2)]
+        )
+        one_sign = Measure.from_density(lambda x: np.full_like(x, 0.8), [(0.0, 1.0)], [(2.0, 0.2)])
+        wide = SymmetricFactorPrior(0.5)
+        moments = [wide.without_symmetry.measure.moment(k) * 0.5 ** (k / 2) for k in (1, 2, 3)]
+        assert moments == pytest.approx([0.5, 0.75, 1.375], rel=1e-9)  # Marchenko-Pastur
+        for prior, known in (
+            (
+                SymmetricPrior([-1.0, -0.5, 0.0, 0.5]),
+                atoms_prior((0, 0.5, 1), (0.25, 0.5, 0.25), 1.0),
+            ),
+            (SymmetricPrior(two_signs), RotationallyInvariantPrior(one_sign, 1.0)),
+            (wide, wide.without_symmetry),
+        ):
+            assert known.second_moment == pytest.approx(prior.second_moment, rel=1e-12)
+            for alpha in (0.3, 0.9):
+                channel = GaussianChannel(0.05)
+                for kind in (nuclear_norm, ridge):
+                    found = kind(Problem(prior, channel, alpha), lam=lam)
+                    wanted = kind(Problem(known, channel, alpha), lam=lam)
+                    for name in ("mse", "rank", "nuclear_norm", "train_loss"):
+                        value = getattr(wanted, name)
+                        assert getattr(found, name) == pytest.approx(value, rel=1e-9), name
+        with pytest.raises(ValueError, match=r"rho must be a scalar here, got shape \(2,\)"):
+            nuclear_norm(Problem(SymmetricFactorPrior([0.5, 1.0]), GaussianChannel(0.1), 0.3))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("lam", [0.0, 0.1])
@@ -1129,11 +1159,9 @@ class TestAnySingularValues:
     )
     def test_the_convex_program(self, prior, lam):
         """The minimiser at finite size, to a bias of order 1/d; symmetric S, too."""
-        law = prior.measure.atoms
-        known = atoms_prior(np.abs(law[:, 0]), law[:, 1], 1.0)
         for alpha in (0.3, 0.6):
-            theory = nuclear_norm(Problem(known, GaussianChannel(0.05), alpha), lam=lam)
             problem = Problem(prior, GaussianChannel(0.05), alpha)
+            theory = nuclear_norm(problem, lam=lam)
             runs = [nuclear_norm_run(problem.sample(40, rng=k), lam) for k in range(24)]
             for name in ("mse", "overlap", "rank", "train_loss", "nuclear_norm"):
                 values = [np.atleast_1d(getattr(run, name))[-1] for run in runs]

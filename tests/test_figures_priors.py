@@ -139,6 +139,31 @@ def test_other_priors_and_parameters() -> None:
     assert [prior.beta for prior in figures.example_priors(3.0).values()] == [3.0] * 4
 
 
+def test_symmetric_signals() -> None:
+    """Eigenvalues of both signs, alpha = n/d^2, and what the mean of S tells without samples."""
+    priors = {
+        "signs": bsr.SymmetricPrior([-1.0, 1.0]),
+        "few": bsr.SymmetricPrior([0.0, 0.0, 0.0, 2.0]),
+    }
+    data = figures.any_prior_data(priors=priors, fast=True)
+    np.testing.assert_allclose(data.strong, [1 / 4, 3 / 16], rtol=1e-12)  # of d^2/2 unknowns
+    np.testing.assert_allclose(data.unknown, [1.0, 0.75], rtol=1e-12)
+    assert data.value.attrs["long_name"] == "eigenvalue of S/sqrt(d)"
+    assert float(data.noisy_value[0].min()) < -1.0
+    assert (data.clean_runs_theory.values[1] <= 0.75).all()
+    picture = figures.draw_any_prior(data)
+    laws, denoisers, _, noisy = picture.axes
+    assert laws.get_xlim()[0] < -1.0
+    assert laws.get_xlabel().startswith(r"eigenvalue of $S/\sqrt{d}$")
+    assert denoisers.get_ylabel() == "denoised eigenvalue"
+    starts = [float(line.get_ydata()[0]) for line in noisy.lines if len(line.get_ydata()) > 50]
+    assert starts == [1.0, 0.75, 1.0]  # the last is ridge regression, which knows no mean
+    learned = figures.learning_curves_data(priors=priors, fast=True)
+    assert float(learned.bayes[1, 0]) < 0.75
+    away = learned.nuclear_mse.mean("nuclear_sample") - learned.nuclear_theory
+    assert float(np.abs(away).max()) < 0.15  # d1 = 10 here
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -158,15 +183,15 @@ def test_other_priors_and_parameters() -> None:
         ),
         (
             {"priors": {"low": bsr.LowRankFactorPrior(1.0)}},
-            "priors must be of one S without symmetry and of extensive rank, got 'low'",
+            "priors must be of one S, of extensive rank, got 'low'",
         ),
         (
-            {"priors": {"symmetric": bsr.SymmetricPrior([-1.0, 1.0])}},
-            "priors must be of one S without symmetry .* got 'symmetric'",
+            {"priors": {"symmetric": bsr.SymmetricPrior([-1.0, 1.0]), "not": Gaussian(1.0, 1.0)}},
+            r"priors must all be of a symmetric S or none, got \['symmetric'\]",
         ),
         (
             {"priors": {"several": Gaussian(1.0, [0.5, 1.0])}},
-            "priors must be of one S without symmetry .* got 'several'",
+            "priors must be of one S, of extensive rank, got 'several'",
         ),
     ],
 )

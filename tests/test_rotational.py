@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,31 @@ def test_histograms_and_samples() -> None:
     assert samples == Measure.from_atoms([0.0, 3.0, 1.0], [0.25, 0.25, 0.5])
     assert hash(samples) == hash(Measure.from_samples([0.0, 3.0, 1.0, 1.0]))
     assert samples.is_discrete and not law.is_discrete
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 2.0, 3.0, -0.7, -4.0])
+def test_absolute_values(shift: float) -> None:
+    def semicircle(x: Any) -> Any:
+        return 0.7 * np.sqrt(np.maximum(4.0 - (x - shift) ** 2, 0.0)) / (2 * np.pi)
+
+    measure = Measure.from_density(
+        semicircle, [(shift - 2, shift + 2)], [(-1.5, 0.1), (0.5, 0.1), (1.5, 0.1)]
+    )
+    folded = measure.folded()
+    np.testing.assert_allclose(folded.atoms, [[0.5, 0.1], [1.5, 0.2]], rtol=1e-12)
+    assert folded.support[0] >= 0.0
+    for order in (0, 2, 4, 6):
+        assert folded.moment(order) == pytest.approx(measure.moment(order), rel=1e-12)
+    ends = [0.0, *sorted({abs(shift - 2), abs(shift + 2)})]
+    for order in (1, 3):
+        exact = sum(
+            quad(lambda x, k=order: x**k * (semicircle(x) + semicircle(-x)), a, b, epsabs=1e-13)[0]
+            for a, b in itertools.pairwise(ends)
+        )
+        exact += 0.1 * 0.5**order + 0.2 * 1.5**order
+        assert folded.moment(order) == pytest.approx(exact, rel=1e-10)
+    x = np.linspace(0.01, 6.2, 500)
+    np.testing.assert_allclose(folded.density(x), semicircle(x) + semicircle(-x), atol=1e-9)
 
 
 def test_quantiles() -> None:

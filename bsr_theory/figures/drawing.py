@@ -113,11 +113,13 @@ def title_in(axes: Axes, text: str) -> None:
     axes.text(0.97, 0.93, text, transform=axes.transAxes, ha="right", va="top")
 
 
-def plot_error(axes: Axes, x: Array, error: Array, end: float, **line: Any) -> None:
-    """Plot an error that is 1 without samples and 0 from ``end`` on, up to there."""
+def plot_error(
+    axes: Axes, x: Array, error: Array, end: float, start: float = 1.0, **line: Any
+) -> None:
+    """Plot an error that is ``start`` without samples and 0 from ``end`` on, up to there."""
     before = x < end
     stop = ([end], [0.0]) if end <= x[-1] else ([], [])
-    axes.plot(np.r_[0.0, x[before], stop[0]], np.r_[1.0, error[before], stop[1]], **line)
+    axes.plot(np.r_[0.0, x[before], stop[0]], np.r_[start, error[before], stop[1]], **line)
 
 
 # --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ..channels import GaussianChannel
 from ..limits import ridge_mse
 from ..priors import GaussianFactorPrior, LowRankFactorPrior, Prior, SymmetricSignal
 from ..problem import Problem
-from ..rotational import RotationallyInvariantPrior
+from ..rotational import RotationallyInvariantPrior, SymmetricPrior
 from ..spectra.numerical import Measure
 from ..state_evolution import solve
 from .drawing import (
@@ -81,10 +81,8 @@ def example_priors(beta: float = 1.0) -> dict[str, Prior]:
 def checked_priors(priors: Mapping[str, Prior]) -> dict[str, Prior]:
     """Return the priors if they fit in one picture: of one alpha, one beta, second moment 1."""
     for name, prior in priors.items():
-        if prior.shape or isinstance(prior, LowRankFactorPrior | SymmetricSignal):
-            raise ValueError(
-                f"priors must be of one S without symmetry and of extensive rank, got {name!r}"
-            )
+        if prior.shape or isinstance(prior, LowRankFactorPrior):
+            raise ValueError(f"priors must be of one S, of extensive rank, got {name!r}")
         if abs(prior.second_moment - 1.0) > 1e-9:
             raise ValueError(
                 f"priors must have second moment 1 (normalize=True), got {prior.second_moment:g} "
@@ -93,6 +91,9 @@ def checked_priors(priors: Mapping[str, Prior]) -> dict[str, Prior]:
     betas = {float(prior.beta) for prior in priors.values()}
     if len(betas) != 1 or np.inf in betas:
         raise ValueError(f"priors must share one finite beta, got {sorted(betas)}")
+    symmetric = [name for name, prior in priors.items() if isinstance(prior, SymmetricSignal)]
+    if symmetric and len(symmetric) < len(priors):
+        raise ValueError(f"priors must all be of a symmetric S or none, got {symmetric}")
     return dict(priors)
 
 
@@ -106,7 +107,7 @@ def _intervals(ends: Array) -> Array:
 
 def _spectrum(prior: Prior, s: float) -> dict[str, Array]:
     """Return the law of S, that of ``S + sqrt(s) Z`` and the denoiser on it."""
-    if isinstance(prior, RotationallyInvariantPrior):
+    if isinstance(prior, RotationallyInvariantPrior | SymmetricPrior):
         law: Any = prior.measure
         ends, atoms = law.intervals, law.atoms
     else:
@@ -138,18 +139,19 @@ _DIMENSIONS = {
     "denoised": "noisy_node",
 }
 _LONG_NAMES = {
-    "value": "singular value of S/sqrt(d2)",
-    "density": "density of the singular values of S/sqrt(d2)",
-    "atom_value": "singular value that a share of all takes",
+    "value": "{word} of S/sqrt({size})",
+    "density": "density of the {word}s of S/sqrt({size})",
+    "atom_value": "{word} that a share of all takes",
     "atom_mass": "that share",
-    "noisy_value": "singular value of (S + sqrt(s) Z)/sqrt(d2)",
-    "noisy_density": "density of the singular values of (S + sqrt(s) Z)/sqrt(d2)",
+    "noisy_value": "{word} of (S + sqrt(s) Z)/sqrt({size})",
+    "noisy_density": "density of the {word}s of (S + sqrt(s) Z)/sqrt({size})",
     "denoised": "what the Bayes estimate of S makes of it",
     "clean": "Bayes-optimal error per entry without noise in the labels",
     "noisy": "Bayes-optimal error per entry with noise in the labels",
     "ridge_clean": "error per entry of the best ridge regression, the same for every prior",
     "ridge_noisy": "error per entry of the best ridge regression, the same for every prior",
     "strong": "alpha from which on the error is 0 without noise",
+    "unknown": "error per entry without samples",
 }
 
 
@@ -182,9 +184,10 @@ def any_prior_data(
         Aspect ratio of `example_priors`, in [1, inf).
     priors : mapping of str to Prior, optional
         Others, by the names that the legend gives them.  They need second moment 1 and one beta,
-        which takes the place of ``beta``.
+        which takes the place of ``beta``; all of them or none are of a symmetric S.
     s : float
-        Noise variance per entry of the matrix that the denoiser sees, in (0, inf).
+        Noise variance per entry of the matrix that the denoiser sees, in (0, inf); symmetric
+        noise for a symmetric S.
     fast : bool
         d1 near 20 instead of 50 (at beta = 1; the size of S is kept), and fewer instances.
     executor, progress
@@ -197,7 +200,8 @@ def any_prior_data(
     xarray.Dataset
         Over ``prior``: the law ``density`` at ``value`` and the atoms, ``noisy_density`` and
         ``denoised`` at ``noisy_value``, errors ``clean`` and ``noisy`` over ``clean_alpha`` and
-        ``noisy_alpha``, ``strong``, and runs ``clean_runs_mse`` and ``noisy_runs_mse``.
+        ``noisy_alpha``, ``strong``, ``unknown``, and runs ``clean_runs_mse`` and
+        ``noisy_runs_mse``.
 
     Raises
     ------
@@ -230,7 +234,15 @@ def any_prior_data(
         },
         {"prior": names, "beta": beta, "delta": float(noise), "s": float(spread)},
     )
-    data["strong"] = ("prior", [float(prior.strong_recovery) for prior in every.values()])
+    data["strong"] = (
+        "prior",
+        [float(prior.strong_recovery / prior.snr_per_alpha) for prior in every.values()],
+    )
+    data["unknown"] = ("prior", [1.0 - float(prior.prior_overlap) for prior in every.values()])
+    symmetric = all(isinstance(prior, SymmetricSignal) for prior in every.values())
+    words = {"word": "eigenvalue" if symmetric else "singular value"}
+    words["size"] = "d" if symmetric else "d2"
+    data.attrs["spectrum"] = words["word"]
     for half, variance in (("clean", 0.0), ("noisy", float(noise))):
         channel = GaussianChannel(variance)
         alpha = np.linspace(0.0, _END[half], 106)[1:]
@@ -258,7 +270,7 @@ def any_prior_data(
         size = together[f"{half}_runs_d1"].values[0]
         data = data.merge(together.assign({f"{half}_runs_d1": size}), compat="no_conflicts")
     for key, meaning in _LONG_NAMES.items():
-        data[key].attrs["long_name"] = meaning
+        data[key].attrs["long_name"] = meaning.format(**words)
     return data
 
 
@@ -278,22 +290,24 @@ def draw_any_prior(data: xr.Dataset) -> Picture:
     Returns
     -------
     Picture
-        Above, the laws of singular values and the denoisers; below, the errors without and with
-        noise in the labels.
+        Above, the laws of singular values (eigenvalues of a symmetric S) and the denoisers; below,
+        the errors without and with noise in the labels.
     """
     with style():
         picture = new_picture(data, height=5.7)
         (laws, denoisers), (clean, noisy) = picture.subplots(2, 2)
         rows = rows_of(data, "prior")
         colours = [f"C{k % 7}" for k in range(len(rows))]
-        _draw_laws(laws, rows, colours)
-        _draw_denoisers(denoisers, rows, colours)
+        spectrum = data.attrs["spectrum"]
+        root = r"\sqrt{d}" if spectrum == "eigenvalue" else r"\sqrt{d_2}"
+        _draw_laws(laws, rows, colours, spectrum, root)
+        _draw_denoisers(denoisers, rows, colours, spectrum, root)
         for letter, axes, half in (("c", clean, "clean"), ("d", noisy, "noisy")):
             x, ridge = data[f"{half}_alpha"].values, data[f"ridge_{half}"].values
             exact = half == "clean"
             for k, (row, colour) in enumerate(zip(rows, colours, strict=True)):
                 end = float(row.strong) if exact else np.inf
-                plot_error(axes, x, row[half].values, end, color=colour)
+                plot_error(axes, x, row[half].values, end, float(row.unknown), color=colour)
                 measured(axes, row, f"{half}_runs", colour, marker=_MARKERS[k % 7])
                 if exact:
                     axes.plot([end], [0.0], mec=colour, **PERFECT)
@@ -323,9 +337,18 @@ def _panel(axes: Axes, letter: str, text: str) -> None:
     axes.set_title(text, loc="right")
 
 
-def _draw_laws(axes: Axes, rows: list[xr.Dataset], colours: list[str]) -> None:
+def _range(rows: list[xr.Dataset]) -> tuple[float, float]:
+    """Return where the noisy spectra are, 0 included, with a margin."""
+    low = min(0.0, *(float(row.noisy_value.min()) for row in rows))
+    high = max(float(row.noisy_value.max()) for row in rows)
+    return (1.03 * low if low < 0.0 else 0.0), 1.03 * high
+
+
+def _draw_laws(
+    axes: Axes, rows: list[xr.Dataset], colours: list[str], spectrum: str, root: str
+) -> None:
     """Draw a strip for each law: filled without noise, a line with noise."""
-    right = max(float(row.noisy_value.max()) for row in rows)
+    left, right = _range(rows)
     for k, (row, colour) in enumerate(zip(rows, colours, strict=True)):
         floor = float(len(rows) - 1 - k)
         peak = max(float(x.max()) for x in (row.density, row.noisy_density) if x.notnull().any())
@@ -341,28 +364,31 @@ def _draw_laws(axes: Axes, rows: list[xr.Dataset], colours: list[str]) -> None:
         width = 3.0 if mass.size < 10 else 0.5
         axes.vlines(place, floor, floor + height, color=colour, alpha=0.55, lw=width)
         axes.plot(row.noisy_value, floor + scale * row.noisy_density, color=colour)
-        axes.text(right, floor + 0.62, str(row.prior.values), ha="right", color=colour)
+        end = right - 0.03 * (right - left)
+        axes.text(end, floor + 0.62, str(row.prior.values), ha="right", color=colour)
     axes.set(
-        xlabel=r"singular value of $S/\sqrt{d_2}$ (filled), $(S+\sqrt{s}\,Z)/\sqrt{d_2}$ (line)",
+        xlabel=rf"{spectrum} of $S/{root}$ (filled), $(S+\sqrt{{s}}\,Z)/{root}$ (line)",
         ylabel="density",
-        xlim=(-0.04 * right, 1.03 * right),
+        xlim=(left - 0.04 * (right - left), right),
         ylim=(0.0, len(rows)),
         yticks=[],
     )
     _panel(axes, "a", rf"$s={number(float(rows[0].s))}$")
 
 
-def _draw_denoisers(axes: Axes, rows: list[xr.Dataset], colours: list[str]) -> None:
-    """Draw the denoised singular value on the spectrum of each law."""
-    right = 1.03 * max(float(row.noisy_value.max()) for row in rows)
-    axes.plot([0.0, right], [0.0, right], color="0.6", lw=0.7, zorder=0)
+def _draw_denoisers(
+    axes: Axes, rows: list[xr.Dataset], colours: list[str], spectrum: str, root: str
+) -> None:
+    """Draw what the estimate makes of each noisy value of each law."""
+    ends = _range(rows)
+    axes.plot(ends, ends, color="0.6", lw=0.7, zorder=0)
     for row, colour in zip(rows, colours, strict=True):
         axes.plot(row.noisy_value, row.denoised, color=colour)
     axes.set(
-        xlabel=r"singular value of $(S+\sqrt{s}\,Z)/\sqrt{d_2}$",
-        ylabel="denoised singular value",
-        xlim=(0.0, right),
-        ylim=(0.0, right),
+        xlabel=rf"{spectrum} of $(S+\sqrt{{s}}\,Z)/{root}$",
+        ylabel=f"denoised {spectrum}",
+        xlim=ends,
+        ylim=ends,
     )
     _panel(axes, "b", rf"$s={number(float(rows[0].s))}$")
 

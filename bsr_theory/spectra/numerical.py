@@ -379,6 +379,39 @@ class Measure:
         atoms, panels = self._atoms * [number, 1.0], self._panels * number
         return Measure(atoms, panels, self._coefficients, self.mass_error)
 
+    def folded(self) -> Measure:
+        """Return the law of ``|x|``: of singular values, from eigenvalues.
+
+        Returns
+        -------
+        Measure
+            With the same even moments.
+
+        Examples
+        --------
+        >>> from bsr_theory.spectra.numerical import Measure
+        >>> Measure.from_atoms([-1.0, 0.5, 1.0], [0.25, 0.5, 0.25]).folded().atoms
+        array([[0.5, 0.5],
+               [1. , 0.5]])
+        """
+        atoms = np.empty((0, 2))
+        if len(self._atoms):
+            places, inverse = np.unique(np.abs(self._atoms[:, 0]), return_inverse=True)
+            atoms = np.stack([places, np.bincount(inverse.ravel(), self._atoms[:, 1])], axis=1)
+        if not len(self._panels) or self._panels.min() >= 0.0:
+            return Measure(atoms, self._panels, self._coefficients, self.mass_error)
+        # between the ends of panels of both signs both densities are polynomials of degree 15
+        ends = np.unique(np.append(np.abs(self._panels), 0.0))
+        middle = 0.5 * (ends[1:] + ends[:-1])
+        covered = np.logical_or(*(self.density(x) > 0.0 for x in (middle, -middle)))
+        panels = np.stack([ends[:-1], ends[1:]], axis=1)[covered & (middle > ends[:-1])]
+        x, w = _rule(16)
+        half = 0.5 * np.diff(panels, axis=1)
+        points = panels.mean(axis=1, keepdims=True) + half * x
+        values = half * (np.asarray(self.density(points)) + np.asarray(self.density(-points)))
+        legendre = np.polynomial.legendre.legvander(x, 15) * (np.arange(16) + 0.5)
+        return Measure(atoms, panels, (values * w) @ legendre, self.mass_error)
+
     def source(self, *, symmetric: bool) -> Any:
         """Return the arrays that the compiled loops read.
 

@@ -6,6 +6,7 @@ block can be made alone and a held design has the same entries as a regenerated 
 
 from __future__ import annotations
 
+import operator
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, threads
+from ._arrays import Array, check_integer, numbers, threads
 
 __all__ = [
     "DenseDesign",
@@ -106,6 +107,17 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
     return float(np.prod(np.asarray(shape, dtype=np.float64))) * dtype.itemsize
 
 
+def _checked(shape: Any) -> tuple[int, int, int]:
+    """Return a shape as three Python integers."""
+    try:
+        n, d1, d2 = (check_integer("shape", size) for size in shape)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"shape must be three positive integers (n, d1, d2), got {shape!r}"
+        ) from error
+    return n, d1, d2
+
+
 def require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any], *, held: bool) -> None:
     """Raise MemoryError when a design and what an algorithm adds to it do not fit.
 
@@ -120,6 +132,8 @@ def require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any], *, held: b
 
     Raises
     ------
+    ValueError
+        If the shape is not three positive integers.
     MemoryError
         If they do not fit; the message says what to do.
 
@@ -129,7 +143,8 @@ def require_memory(shape: tuple[int, int, int], dtype: np.dtype[Any], *, held: b
     >>> from bsr_theory.design import require_memory
     >>> require_memory((100, 10, 20), np.dtype(np.float64), held=True)
     """
-    n, entries = shape[0], shape[1] * shape[2]
+    n, d1, d2 = _checked(shape)
+    entries = d1 * d2
     double = np.dtype(np.float64)
     work = _VECTORS * _bytes((n + entries,), double)
     work += 2 * threads() * _bytes((max(entries, _MADE),), double)
@@ -173,9 +188,7 @@ class Design(ABC):
             raise ValueError(f"dtype must be float64 or float32, got {dtype!r}") from error
         if kind not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise ValueError(f"dtype must be float64 or float32, got {kind}")
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape must be three positive integers (n, d1, d2), got {shape}")
-        self.shape = shape
+        self.shape = _checked(shape)
         self.dtype = kind
 
     @property
@@ -216,7 +229,7 @@ class Design(ABC):
 
     def _columns(self, S: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return S as a vector, a stack of S as the columns of a matrix."""
-        matrix = np.asarray(S)
+        matrix = numbers("S", S)
         if matrix.ndim not in (2, 3) or matrix.shape[-2:] != self.shape[1:]:
             raise ValueError(
                 f"S must have shape {self.shape[1:]} or be a stack of these, got {matrix.shape}"
@@ -263,7 +276,7 @@ class Design(ABC):
         ndarray, shape (d1, d2) or (m, d1, d2)
             One pass over X.
         """
-        weights = np.asarray(g)
+        weights = numbers("g", g)
         if weights.ndim not in (1, 2) or weights.shape[-1] != self.n:
             raise ValueError(
                 f"g must have shape ({self.n},) or be a stack of these, got {weights.shape}"
@@ -336,10 +349,9 @@ class DenseDesign(Design):
     """
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
-        if np.ndim(array) != 3 or not array.flags.c_contiguous:
-            raise ValueError(
-                f"array must be C-contiguous of shape (n, d1, d2), got shape {np.shape(array)}"
-            )
+        if not isinstance(array, np.ndarray) or array.ndim != 3 or not array.flags.c_contiguous:
+            what = f"shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise ValueError(f"array must be C-contiguous of shape (n, d1, d2), got {what}")
         super().__init__((array.shape[0], array.shape[1], array.shape[2]), array.dtype)
         self.array = array
 
@@ -385,9 +397,11 @@ class StreamedDesign(Design):
         self, shape: tuple[int, int, int], key: npt.ArrayLike, dtype: npt.DTypeLike = np.float64
     ) -> None:
         super().__init__(shape, dtype)
-        self.key = np.array(key, dtype=np.uint64)
-        if self.key.shape != (2,):
-            raise ValueError(f"key must be two unsigned integers, got shape {self.key.shape}")
+        try:
+            first, second = (operator.index(part) for part in np.asarray(key, dtype=object).ravel())
+            self.key = np.array([first, second], dtype=np.uint64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"key must be two integers in [0, 2^64), got {key!r}") from error
 
     def block(self, index: int) -> npt.NDArray[Any]:
         """Draw the rows of block ``index``."""

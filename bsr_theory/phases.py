@@ -32,12 +32,31 @@ from scipy import special
 from scipy.optimize import brentq, elementwise
 from tqdm import tqdm
 
-from ._arrays import Array, Numeric, parameters, replace, scalar_or_array, select
+from ._arrays import (
+    Array,
+    Numeric,
+    check_number,
+    numbers,
+    parameters,
+    replace,
+    scalar_or_array,
+    select,
+)
 from .channels import Channel
 from .priors import Prior
 from .problem import Problem
 from .results import Provenance, Status
-from .state_evolution import _PANEL, _by_channel, _log_alpha, _Points, _root, _Table, solve
+from .state_evolution import (
+    _BOTTOM,
+    _MARGIN,
+    _PANEL,
+    _by_channel,
+    _log_alpha,
+    _Points,
+    _root,
+    _Table,
+    solve,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,6 +70,8 @@ _DEEP = np.log(1e-40)  # noise below which no alpha is told from strong recovery
 _SHALLOW = 1e-9  # relative depth in alpha below which a wiggle of the curve is rounding
 _STANDS_OUT = 10.0  # depth of a wiggle over the errors of a prior's mmse: below, it is one of them
 _NOISY = 1e-3  # relative errors of alpha above which nothing is said of a curve
+_FAR = 1e30  # noise at which the overlap of any prior is a multiple of 1/s
+_DEAF = 1e-290  # precision of labels on which alpha would have to be near overflow
 _BLIND = 1e-9  # precision at q = 0, relative to that elsewhere, below which it is 0
 _RESIDUAL = 1e-13  # of a pixel: the evaluations of mmse are at their rounding there
 _ACCEPT = 1e-11
@@ -316,9 +337,15 @@ class _Family:
         self.points = points
         self.tables: list[_Interpolated] = []
         self.of = np.full(points.alpha.size, -1, dtype=np.intp)
+        # the others' labels teach nothing at any alpha that is a number
+        self.teaches = points.valid.copy()
+        index = np.flatnonzero(points.valid)
+        if index.size:
+            _, channel = points.at(index)
+            self.teaches[index] = np.asarray(channel.precision(1.0, 0.0)) > _DEAF
         if not getattr(points.channel, "_costly", False):
             return
-        groups = [g for g in _by_channel(points, np.flatnonzero(points.valid)) if g.size]
+        groups = [g for g in _by_channel(points, np.flatnonzero(self.teaches)) if g.size]
         for number, group in enumerate(groups):
             self.of[group] = number
         if groups:
@@ -332,7 +359,8 @@ class _Family:
         """Return log alpha(s) from s and the error and overlap there."""
         if not self.tables:
             return _log_alpha(prior, channel, logs, mmse, q)
-        return np.asarray(-logs - np.log(self.precision(q, mmse, row) * self.points.k[row]))
+        k = self.points.k[row]
+        return np.asarray(-logs - np.log(self.precision(q, mmse, row)) - np.log(k))
 
     def precision(self, q: Array, v: Array, row: _Index) -> Array:
         """Return the precision of the channels at overlaps q; all three broadcast."""
@@ -358,7 +386,8 @@ class _Family:
     def evaluate(self, logs: Array, row: _Index) -> tuple[Array, Array, Array]:
         """Return log alpha(s), error and overlap."""
         prior, channel = self.points.at(row)
-        mmse, q = prior.mmse_and_overlap(np.exp(logs))
+        with np.errstate(over="ignore"):
+            mmse, q = prior.mmse_and_overlap(np.exp(logs))
         return self.log_alpha(logs, mmse, q, prior, channel, row), mmse, q
 
     def generalization_error(self, q: Array, mmse: Array, row: _Index) -> Array:
@@ -509,8 +538,8 @@ def _zigzag(height: Array, depth: float) -> _Index:
 def _weak_recovery(family: _Family) -> Array:
     """Return the alpha at which the point without learning becomes unstable."""
     points = family.points
-    index = np.flatnonzero(points.valid)
-    weak = np.full(points.alpha.size, np.nan)
+    index = np.flatnonzero(family.teaches)
+    weak = np.where(points.valid, np.inf, np.nan)
     if not index.size:
         return weak
     prior, _ = points.at(index)
@@ -526,7 +555,7 @@ def _weak_recovery(family: _Family) -> Array:
         step = 1e-4 * np.arange(1.0, 7.0)[:, None]
         ratio = family.precision(step, most - step, index) / step
         slope = np.array([6.0, -15.0, 20.0, -15.0, 6.0, -1.0]) @ ratio
-        far = np.exp(top)
+        far = _FAR
         one, two = (prior.mmse_and_overlap(s)[1] * s for s in (0.5 * far, far))
         gain = 2.0 * two - one
         blind = 1.0 / (np.maximum(slope, 0.0) * gain)
@@ -539,7 +568,7 @@ def _curves(family: _Family, weak: Array, progress: bool) -> list[_Curve | None]
     """Return the curve of every valid point whose prior's mmse is smooth."""
     points = family.points
     curves: list[_Curve | None] = [None] * points.alpha.size
-    groups = points.groups(np.flatnonzero(points.valid))
+    groups = points.groups(np.flatnonzero(family.teaches))
     for group in _bar(groups, "curves", progress):
         table = _Denoising(points.shared_prior(group))
         for at in group:
@@ -745,7 +774,7 @@ def _thresholds(
     curves = _curves(family, weak, progress)
     for row, curve in _bar(enumerate(curves), "informations", progress):
         if curve is None:
-            if points.valid[row]:
+            if family.teaches[row]:
                 status[row] = Status.NOT_CONVERGED
             continue
         crossing = _crossings(family, row, curve)
@@ -755,7 +784,8 @@ def _thresholds(
         status[row] = Status.CONVERGED
         values = _first_order(curve, crossing)
         for name, value in values.items():
-            found[name][row] = strong[row] if value == curve.strong else np.exp(value)
+            with np.errstate(over="ignore"):  # an alpha beyond doubles
+                found[name][row] = strong[row] if value == curve.strong else np.exp(value)
         if np.isfinite(strong[row]):
             found["strong_recovery_algorithmic"][row] = max(strong[row], found["algorithmic"][row])
     return found, status, out
@@ -820,8 +850,8 @@ def critical_point(
     Raises
     ------
     ValueError
-        If there is no such parameter, parameters are arrays, or both or neither of ``low`` and
-        ``high`` have a first-order transition.
+        If there is no such parameter, parameters are arrays, low or high is not finite or out of
+        its range, or both or neither of them have a first-order transition.
 
     Notes
     -----
@@ -840,12 +870,18 @@ def critical_point(
     """
     if prior.shape or channel.shape:
         raise ValueError("the parameters of prior and channel must be scalars here")
+    if parameter not in parameters(channel) + parameters(prior):
+        raise ValueError(
+            f"parameter must be a field of {prior!r} or {channel!r}, got {parameter!r}"
+        )
+    low, high = check_number("low", low, low=-np.inf), check_number("high", high, low=-np.inf)
+    tolerance = check_number("tolerance", tolerance, open_low=True)
 
     def curve(value: float) -> _Curve:
         points = _Points(_replace(Problem(prior, channel, 1.0), **{parameter: value}))
         family = _Family(points)
         only = _curves(family, _weak_recovery(family), progress=False)[0]
-        if only is None and points.valid[0]:
+        if only is None and family.teaches[0]:
             raise ValueError(f"mmse of the prior must be a smooth function of s: {prior!r}")
         if only is None:
             raise ValueError(f"{parameter} is out of its range: {value!r}")
@@ -1034,7 +1070,7 @@ def phase_diagram(
 
 def _axis(name: str, value: Numeric) -> Array:
     """Return an axis as a one-dimensional array."""
-    array = np.asarray(value, dtype=np.float64)
+    array = numbers(name, value)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be a one-dimensional array, got shape {array.shape}")
     return array
@@ -1059,37 +1095,37 @@ def _pixels(
     code = np.full(alpha.size, -1, dtype=np.int8)
     mmse, q = np.full((2, alpha.size), np.nan), np.full((2, alpha.size), np.nan)
     status = np.full(alpha.size, int(Status.INVALID_INPUT), dtype=np.int64)
-    index = np.flatnonzero(good)
-    strong = found["strong_recovery"]
-    below = np.where(np.isfinite(strong), strong, 0.0)  # with noise nothing is recovered perfectly
-    if points.channel.single_fixed_point:
-        prior, channel = points.at(row[index])
-        point = solve(Problem(prior, channel, alpha[index]), on_failure="return")
-        mmse[:, index], q[:, index], status[index] = point.mmse, point.q, point.status
-        hard = np.zeros(index.size, dtype=bool)
-    else:
-        solved = np.array([curve is not None for curve in curves], dtype=bool)
-        status[good & ~solved[row]] = Status.NOT_CONVERGED
-        index = np.flatnonzero(good & solved[row])
-        logs, slope, ends, hard = _place(curves, row[index], alpha[index], progress)
+    hard = np.zeros(alpha.size, dtype=bool)
+    single = good & (points.channel.single_fixed_point | ~family.teaches[row])
+    if single.any():
+        prior, channel = points.at(row[single])
+        point = solve(Problem(prior, channel, alpha[single]), on_failure="return")
+        mmse[:, single], q[:, single], status[single] = point.mmse, point.q, point.status
+    rest = good & ~single
+    status[rest] = Status.NOT_CONVERGED
+    index = np.flatnonzero(rest & np.array([curve is not None for curve in curves])[row])
+    if index.size:
+        logs, slope, ends, hard[index] = _place(curves, row[index], alpha[index], progress)
         for k in range(2):
-            before = status.copy()
-            where = np.flatnonzero(hard) if k else np.arange(index.size)
-            mmse[k, index[where]], q[k, index[where]], status[index[where]] = _exact(
+            where = np.flatnonzero(hard[index]) if k else np.arange(index.size)
+            at = index[where]
+            failed = status[at] == Status.NOT_CONVERGED if k else np.zeros(at.size, dtype=bool)
+            mmse[k, at], q[k, at], status[at] = _exact(
                 family,
-                row[index[where]],
-                np.log(alpha[index[where]]),
+                row[at],
+                np.log(alpha[at]),
                 logs[k, where],
                 slope[k, where],
                 ends[k][:, where],
             )
-            failed = before[index[where]] == Status.NOT_CONVERGED
-            status[index[where[failed]]] = Status.NOT_CONVERGED
-        same = index[~hard]
+            status[at[failed]] = Status.NOT_CONVERGED
+        same = index[~hard[index]]
         mmse[1, same], q[1, same] = mmse[0, same], q[0, same]
-    lost = (alpha < below[row])[index] | (status[index] == Status.NO_RECOVERY)
-    code[index] = np.where(hard, HARD, np.where(lost, IMPOSSIBLE, EASY))
-    code[index[~(status[index] < Status.NOT_CONVERGED)]] = -1
+    strong = found["strong_recovery"]
+    below = np.where(np.isfinite(strong), strong, 0.0)  # with noise nothing is recovered perfectly
+    lost = (alpha < below[row]) | (status == Status.NO_RECOVERY)
+    code[good] = np.where(hard, HARD, np.where(lost, IMPOSSIBLE, EASY))[good]
+    code[status >= Status.NOT_CONVERGED] = -1
     out: dict[str, npt.NDArray[Any]] = {"phase": code, "status": status}
     out |= {"mmse_algorithm": mmse[0], "mmse_bayes": mmse[1]}
     fine = np.flatnonzero(np.isfinite(mmse).all(axis=0))
@@ -1171,7 +1207,12 @@ def _exact(
     def gap(x: Array, i: _Index) -> Array:
         return np.asarray(family.evaluate(x, row[rest[i]])[0] - log_alpha[rest[i]])
 
-    low, high = np.maximum(ends[0, rest], _DEEP), np.minimum(ends[1, rest], _HIGH)
+    # log s at which everything and at which nothing is known
+    points, at = family.points, row[rest]
+    least, most = (x[at] - log_alpha[rest] for x in (points.low, points.high))
+    least = np.where(np.isfinite(least), np.maximum(least - _MARGIN, _BOTTOM), _DEEP)
+    most = np.where(np.isfinite(most), np.minimum(most + _MARGIN, -_BOTTOM), _HIGH)
+    low, high = np.maximum(ends[0, rest], least), np.minimum(ends[1, rest], most)
     every = np.arange(rest.size)
     found = _root(gap, low, high, every)
     # a root that rounding hides is the spinodal itself

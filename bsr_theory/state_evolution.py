@@ -53,6 +53,7 @@ _GRID = 24  # points a panel among which turning points are looked for
 _FLOOR = np.log(1e-13)  # smallest log s that a table covers
 _DEEP = np.log(1e-40)  # below any noise that alpha can resolve in double precision
 _BOTTOM = np.log(1e-300)  # below any noise of labels
+_MARGIN = 1e-6  # by which a bound of log s is widened
 _ROUNDING = 1e-13  # residual at which the evaluations of mmse are at their rounding
 _ENOUGH = 12  # points that share a prior from which on a table pays
 _NEAR = 1e-3  # relative distance to strong recovery inside which the difference is solved for
@@ -72,7 +73,7 @@ def _log_alpha(prior: Prior, channel: Channel, logs: Array, mmse: Array, q: Arra
     precision = np.asarray(channel.precision(q, mmse))
     # at q = 1 without noise s and 1/precision vanish together
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(-logs - np.log(precision * np.asarray(prior.snr_per_alpha)))
+        return np.asarray(-logs - np.log(precision) - np.log(prior.snr_per_alpha))
 
 
 class _Table:
@@ -167,9 +168,9 @@ class _Points:
         self.most = most.ravel()
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             # precision when all and when nothing is known bound qhat = 1/s
-            scale = self.alpha * self.k
-            low = -np.log(scale * self._flat(self.channel.precision(most, 0 * ones)))
-            high = -np.log(scale * self._flat(self.channel.precision(least, most - least)))
+            scale = np.log(self.alpha) + np.log(self.k)
+            low = -scale - np.log(self._flat(self.channel.precision(most, 0 * ones)))
+            high = -scale - np.log(self._flat(self.channel.precision(least, most - least)))
             self.low, self.high = np.minimum(low, -_DEEP), np.maximum(high, _DEEP)
             resolves = self._flat(self.channel.resolves)
             strong = self._flat(self.prior.strong_recovery) / (self.k * resolves)
@@ -186,6 +187,12 @@ class _Points:
     def at(self, index: _Index) -> tuple[Prior, Channel]:
         """Return prior and channel of the points ``index``."""
         return select(self.prior, self.shape, index), select(self.channel, self.shape, index)
+
+    def least(self, index: _Index) -> Array:
+        """Return log s below every fixed point, with a margin for rounding."""
+        # without noise in the labels there is no bound: what is below counts as perfect recovery
+        low = np.where(np.isfinite(self.low[index]), self.low[index] - _MARGIN, _FLOOR)
+        return np.asarray(np.maximum(low, _BOTTOM))
 
     def evaluate(self, logs: Array, index: _Index) -> tuple[Array, Array, Array]:
         """Return log alpha(s) - log alpha, mmse and overlap at the points ``index``."""
@@ -241,7 +248,7 @@ def _from_table(points: _Points, index: _Index, tolerance: float) -> tuple[Array
 
     Returns log s, mmse, overlap and residual, NaN where that did not work.
     """
-    low = np.maximum(points.low[index], _FLOOR)
+    low = np.maximum(points.least(index), _FLOOR)
     high = np.maximum(np.minimum(points.high[index], -_BOTTOM), low + 1e-9)
     prior = points.shared_prior(index)
     table = _Table.between(prior, float(low.min()), float(high.max()) + 1e-6)
@@ -306,6 +313,13 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
         flat, index = index[none], index[~none]
         status[flat], logs[flat], residual[flat] = Status.NO_RECOVERY, points.high[flat], 0.0
 
+    # labels that teach nothing, or less than a double can tell
+    deaf = points.high[index] > -_BOTTOM
+    flat, index = index[deaf], index[~deaf]
+    status[flat], logs[flat], residual[flat] = Status.NO_RECOVERY, np.inf, 0.0
+    q[flat] = np.broadcast_to(points.prior.prior_overlap, points.shape).ravel()[flat]
+    mmse[flat] = points.most[flat] - q[flat]
+
     # for the linear channel only, whose alpha(s) is M(s)/s without noise: the one single fixed
     # point with a share of noiseless equations
     near = points.strong[index] - points.alpha[index] < _NEAR * points.strong[index]
@@ -317,7 +331,8 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
             logs[group], mmse[group], q[group], residual[group] = solved
             group = group[~(residual[group] <= tolerance)]
         low = np.maximum(points.low[group], np.minimum(points.high[group], 0.0) + _BOTTOM)
-        logs[group] = _root(points.gap, low, points.high[group] + 1e-12, group)
+        high = points.high[group] + _MARGIN
+        logs[group] = _root(points.gap, low - _MARGIN, high, group)
         slow.append(group)
     # residuals are measured at the point that is returned
     rest = np.concatenate(slow)
@@ -365,14 +380,15 @@ def _all_single_prior(
     """Return (log s, residual) of every fixed point of points that share prior and channel."""
     prior = points.shared_prior(index)
     channel = select(points.channel, points.shape, index[:1])
-    low = float(np.maximum(points.low[index], _FLOOR).min())
+    low = float(points.least(index).min())
     top = points.high[index]
-    high = max(float(np.where(np.isfinite(top), top, -_FLOOR).max()), low) + 1e-6
+    high = max(float(np.where(np.isfinite(top), top, -_FLOOR).max()), low) + _MARGIN
     table = _Table.between(prior, low, high)
     ends = np.concatenate([[low], _turning_points(table, channel), [high]])
     found: list[list[tuple[float, float]]] = [[] for _ in index]
     # exact values at the ends decide which alphas a monotone part holds
-    mmse, q = prior.mmse_and_overlap(np.exp(ends))
+    with np.errstate(over="ignore"):
+        mmse, q = prior.mmse_and_overlap(np.exp(ends))
     values = _log_alpha(prior, channel, ends, mmse, q)
     target = np.log(points.alpha[index])
     for left, right, a, b in zip(ends[:-1], ends[1:], values[:-1], values[1:], strict=True):
@@ -432,12 +448,14 @@ def fixed_points(problem: Problem, *, tolerance: float = 1e-11) -> Branches:
         for at in np.flatnonzero(points.valid):
             rows[at].append((logs[at].item(), residual[at].item(), Status(status[at].item())))
     else:
-        for group in points.groups(np.flatnonzero(points.valid)):
+        # a fixed point below what doubles hold is not found, and the others alone would mislead
+        found_all = ~(np.isfinite(points.low) & (points.low < _BOTTOM))
+        for group in points.groups(np.flatnonzero(points.valid & found_all)):
             for sub in _by_channel(points, group):
                 every = _all_single_prior(points, sub, tolerance)
                 for point, found in zip(sub, every, strict=True):
                     rows[point] += [(x, error, Status.CONVERGED) for x, error in found]
-        for at in np.flatnonzero(points.valid & np.isinf(points.high)):
+        for at in np.flatnonzero(points.valid & found_all & np.isinf(points.high)):
             rows[at].append((np.inf, 0.0, Status.NO_RECOVERY))
     for at in np.flatnonzero(points.valid & np.isfinite(points.strong)):
         if not any(state == Status.PERFECT_RECOVERY for _, _, state in rows[at]):
@@ -479,8 +497,8 @@ def _by_channel(points: _Points, index: _Index) -> list[_Index]:
     ]
     if not columns:
         return [index]
-    _, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-    return [index[inverse.ravel() == j] for j in range(int(inverse.max()) + 1)]
+    kinds, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    return [index[inverse.ravel() == j] for j in range(len(kinds))]
 
 
 def _slopes(points: _Points, logs: Array, index: _Index) -> Array:

@@ -348,13 +348,18 @@ def shard_path(path: str | os.PathLike[str], shard: tuple[int, int]) -> Path:
     Path
         In the same folder.
 
+    Raises
+    ------
+    ValueError
+        If shard is not such a pair.
+
     Examples
     --------
     >>> from bsr_theory.sweeps import shard_path
     >>> str(shard_path("run.nc", (3, 16)))
     'run.shard-3-of-16.nc'
     """
-    whole, (i, n) = Path(path), shard
+    whole, (i, n) = Path(path), _checked_shard(shard)
     return whole.with_name(f"{whole.stem}.shard-{i}-of-{n}{whole.suffix}")
 
 
@@ -437,7 +442,7 @@ class _Grid:
         return np.sort(np.array([j * step % self.size for j in mine], dtype=np.intp))
 
 
-def _checked_shard(shard: tuple[int, int], grid: _Grid) -> tuple[int, int]:
+def _checked_shard(shard: tuple[int, int], grid: _Grid | None = None) -> tuple[int, int]:
     try:
         i, n = shard
         good = all(isinstance(x, int | np.integer) and not isinstance(x, bool) for x in (i, n))
@@ -445,8 +450,10 @@ def _checked_shard(shard: tuple[int, int], grid: _Grid) -> tuple[int, int]:
         good = False
     if not good:
         raise ValueError(f"shard must be a pair of integers (i, n), got {shard!r}")
-    if not 1 <= n <= grid.size:
+    if grid is not None and not 1 <= n <= grid.size:
         raise ValueError(f"n in shard=(i, n) must be in [1, {grid.size}] (points), got {n}")
+    if n < 1:
+        raise ValueError(f"n in shard=(i, n) must be >= 1, got {n}")
     if not 0 <= i < n:
         raise ValueError(f"i in shard=(i, n) must be in [0, {n - 1}], got {i}")
     return int(i), int(n)

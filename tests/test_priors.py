@@ -432,3 +432,13 @@ def test_overlap_of_a_prior_that_only_has_an_error(beta):
     symmetric = SymmetricFactorPrior(0.3)
     found = Prior.overlap(symmetric, np.array([1.0, 1e6, np.inf]))
     np.testing.assert_allclose(found, symmetric.overlap(np.array([1.0, 1e6, np.inf])), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("beta", "rho", "s"),
+    [(1e8, 1e3, 1e6), (1e12, 1e3, 1e8), (1e12, 0.5, 1e11), (1e17, 20.0, 1e13), (1.0, 2.0, 1e5)],
+)
+def test_overlap_at_much_noise(beta, rho, s):
+    """Its first correction, where sums along the curve would lose digits."""
+    exact = 1 - highprec.mmse(beta, rho, s, digits=45)
+    assert GaussianFactorPrior(beta, rho).overlap(s) == pytest.approx(float(exact), rel=2e-15)

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 
 import bsr_theory as bsr
 from bsr_theory import (
+    AbsChannel,
     Channel,
     ConvergenceError,
     ConvergenceWarning,
     GaussianChannel,
     GaussianFactorPrior,
+    LogisticChannel,
     LowRankFactorPrior,
     Problem,
+    ReLUChannel,
     Status,
     bilinear_regression,
     fixed_points,
@@ -441,3 +444,37 @@ def test_a_million_points():
     assert np.all(np.diff(point.mmse, axis=1) <= 0)
     # the error grows with the width of the teacher
     assert np.all(np.diff(point.mmse, axis=0) >= -1e-12)
+
+
+@pytest.mark.parametrize("delta", [1e-8, 1e-10, 1e-13, 1e-15, 1e-20, 1e-50, 1e-100, 1e-290])
+@pytest.mark.parametrize(
+    ("channel", "share"), [(GaussianChannel, 1.0), (AbsChannel, 1.0), (ReLUChannel, 0.5)]
+)
+def test_little_noise_and_many_labels(channel, share, delta):
+    """Then ``M = r s`` and ``share alpha s = delta + M``, r the degrees of freedom an entry."""
+    prior = GaussianFactorPrior(1.0, 0.3)
+    r = prior.strong_recovery
+    alpha = np.array([2.0, 7.0, 1e3, 1e6])
+    found = solve(Problem(prior, channel(delta), alpha))
+    assert (found.status == Status.CONVERGED).all()
+    exact = r * delta / (share * alpha - r)
+    np.testing.assert_allclose(found.mmse, exact, rtol=3.0 * delta**0.5 + 1e-9)
+    one = solve(Problem(prior, channel(delta), 2.0))
+    assert one.mmse == pytest.approx(found.mmse[0], rel=1e-9)
+
+
+def test_fixed_points_that_no_double_holds_are_not_passed_over():
+    """The point of no recovery must not stand for one of mmse 1e-310."""
+    problem = Problem(GaussianFactorPrior(1.0, 0.3), AbsChannel(1e-10), 1e300)
+    found = solve(problem, on_failure="return")
+    assert (found.status, np.isnan(found.mmse)) == (Status.NOT_CONVERGED, True)
+
+
+@pytest.mark.parametrize("gain", [0.0, 1e-200, 1e-154, 1e-100, 1e-20, 1e-10])
+def test_labels_that_tell_next_to_nothing(gain):
+    """``gain^2/4`` of a label, so that ``q = alpha gain^2/4`` if that is small."""
+    prior, alpha = GaussianFactorPrior(2.0, 0.5), np.array([0.1, 10.0, 1e4])
+    found = solve(Problem(prior, LogisticChannel(gain), alpha))
+    np.testing.assert_allclose(found.q, alpha * gain**2 / 4.0, rtol=1e-9, atol=1e-300)
+    np.testing.assert_allclose(found.mmse, 1.0, rtol=1e-9)
+    assert found.status.tolist() == [2 if gain < 1e-149 else 0] * 3

@@ -119,7 +119,7 @@ def sign_precision(q, v, delta):
         k = 1.0 / (math.pi * tail * (1.0 - 0.5 * tail * math.exp(-z * z)))
         total += (0.5 if x == 0.0 else 1.0) * math.exp(-0.5 * x * x) * k
         x += _STEP
-    return 2.0 * _STEP / _ROOT_2PI * total / math.sqrt((v + delta) * (1.0 + delta))
+    return 2.0 * _STEP / _ROOT_2PI * total / math.sqrt(v + delta) / math.sqrt(1.0 + delta)
 
 
 @jit
@@ -395,6 +395,7 @@ def rectified_score(kind, y, omega, V, delta, g, slope):
 # --------------------------------------------------------------------------------------------
 
 
+_FAINT = 1e-9  # gain below which the square of it is nothing beside 1
 _STEEP = 1e10  # gain from which on a label is a sign, with this noise over the squared gain:
 _STEP_NOISE = (
     1.8063  # int phi^2/(Phi (1 - Phi)), so that the precision at q = 1 is that of the gain
@@ -532,8 +533,13 @@ def logistic_array(what, q, v, gain, nodes, weights, out):
                 out[i] = sign_information(q[i], v[i], delta)
             else:
                 out[i] = math.atan2(math.sqrt(v[i] + delta), math.sqrt(q[i])) / math.pi
-        elif k == 0.0:
-            out[i] = 0.5 if what == ERROR else 0.0
+        elif k < _FAINT:
+            if what == PRECISION:
+                out[i] = 0.25 * k * k
+            elif what == INFORMATION:
+                out[i] = 0.125 * k * k * v[i]
+            else:
+                out[i] = 0.5 - 0.5 * k * math.sqrt(q[i]) / _ROOT_2PI
         elif what != INFORMATION:
             out[i] = logistic_mean(what, k, q[i], v[i], nodes, weights)
         elif v[i] > _CLOSE * min(1.0, 1.0 / (k * k)):

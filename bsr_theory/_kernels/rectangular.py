@@ -540,6 +540,11 @@ def factor_mmse(beta, rho, s, nodes, weights, sums):
         over = 1.0 + rho + ((1.0 - rho) ** 2 + 2.0 * kappa * (1.0 + rho)) / (root + kappa)
         lack = b + root if b > 0.0 else 4.0 * kappa * rho / (root - b)
         return 2.0 * rho * s / total, min(over / total, 1.0), lack / total
+    first = beta / (s * rho) ** 2
+    if s > 1e4 and first < 1e-8:
+        # the sums below lose digits here if beta is large
+        overlap = (1.0 + first) / (1.0 + s)
+        return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
     c = make_curve(beta, rho, s)
     curve_sums(c, nodes, weights, False, sums)
     m = -rho * c.tb2 / c.ub2

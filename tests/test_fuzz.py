@@ -1484,8 +1484,12 @@ def test_certificates_are_whole() -> None:
 # The list of public functions
 # --------------------------------------------------------------------------------------------
 
-# What is examined by the tests above, besides what the tables name.
+# What is examined by the tests above, besides what the tables name, and in the files
+# test_fuzz_planes.py and test_fuzz_commands.py.
 EXAMINED = {
+    "phases.phase_diagram", "phases.critical_point", "design.DenseDesign", "design.StreamedDesign",
+    "design.write_design", "design.require_memory", "sweeps.shard_path", "cli.main",
+    "explore.model.View", "explore.model.explore", "figures.registry.make",
     "problem.bilinear_regression", "problem.Problem", "state_evolution.solve",
     "state_evolution.iterate", "state_evolution.fixed_points", "state_evolution.free_entropy",
     "denoising.denoise_matrix", "denoising.estimate_noise", "phases.thresholds",
@@ -1501,7 +1505,6 @@ EXAMINED = {
 }  # fmt: skip
 FILLED = "a record that functions of the package fill"
 BASE = "an abstract class"
-ELSEWHERE = "its own tests go through its options; what it calculates is examined above"
 EXCUSED = {
     "results.Branches": FILLED, "results.FixedPoint": FILLED, "results.Provenance": FILLED,
     "results.SimulationRun": FILLED, "results.Status": FILLED, "results.Trajectory": FILLED,
@@ -1519,13 +1522,10 @@ EXCUSED = {
     "spectra.law.SpectralLaw": BASE, "design.Design": BASE,
     "attention.indexed.TokenChannel": BASE,
     "spectra.curve.RectangularCurve": "formulas that take symbols, too: they check nothing",
-    "cli.main": ELSEWHERE, "phases.phase_diagram": ELSEWHERE, "phases.critical_point": ELSEWHERE,
-    "design.DenseDesign": ELSEWHERE, "design.StreamedDesign": ELSEWHERE,
-    "design.write_design": ELSEWHERE, "design.require_memory": ELSEWHERE,
     "design.available_memory": "takes nothing that could be wrong",
-    "sweeps.shard_path": ELSEWHERE,
 }  # fmt: skip
-# Packages that draw, or serve what is drawn: seconds a call, and the numbers come from above.
+# Packages that draw, or serve what is drawn: seconds a call, the numbers come from above, and
+# their entrances are in test_fuzz_commands.py.
 EXCUSED_PACKAGES = ("figures.", "explore.")
 
 

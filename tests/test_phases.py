@@ -430,7 +430,7 @@ class TestCriticalPoint:
         prior = GaussianFactorPrior(1.0, 1.0)
         with pytest.raises(ValueError, match=r"one of low=2\.0 and high=3\.0 must have"):
             critical_point(prior, ToyChannel(), low=2.0, high=3.0)
-        with pytest.raises(ValueError, match="parameter must be a field of .* got .gain."):
+        with pytest.raises(ValueError, match=r"parameter must be a field of .* got .gain."):
             critical_point(prior, ToyChannel(), low=0.1, high=1.0, parameter="gain")
         with pytest.raises(ValueError, match="must be scalars here"):
             critical_point(prior, ToyChannel([0.1, 0.2]), low=0.0, high=1.0)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from .._arrays import check_number
 from ..priors import Prior
 from ..results import code_fingerprint, write_dataset
 from .attention import bridge_data, collapse_data, draw_bridge, draw_collapse
@@ -203,8 +204,12 @@ def make(
     if name not in FIGURES:
         raise ValueError(f"figure must be one of {', '.join(FIGURES)}, got {name!r}")
     recipe = FIGURES[name]
-    given = {"delta": delta, "beta": beta}
-    chosen = {key: float(value) for key, value in given.items() if value is not None}
+    given = {"delta": (delta, 0.0), "beta": (beta, 1.0)}
+    chosen = {
+        key: check_number(key, value, low=low)
+        for key, (value, low) in given.items()
+        if value is not None
+    }
     for key, value in chosen.items():
         if key not in recipe.parameters:
             raise ValueError(f"{key} cannot be chosen for figure {name}, got {value:g}")

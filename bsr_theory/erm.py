@@ -50,6 +50,7 @@ __all__ = [
 _NEAR = 1e-2  # relative distance to perfect recovery inside which differences are extrapolated
 _CLOSE = 1e-6  # distance inside which the threshold is needed beyond double precision
 _DIGITS = 34
+_DROWNED = 1e30  # noise, in units of the entries of S, in which these are not seen any more
 _ABOVE = 1e100  # in units of signal and noise, a threshold that counts as infinite
 
 _Estimate = TypeVar("_Estimate")
@@ -692,20 +693,38 @@ def _threshold(prior: Prior, s: Numeric, tau: Any, *, hard: bool) -> ThresholdEs
     noise = check("s", s, low=0.0)
     shape = broadcast(prior=np.empty(prior.shape), s=noise, tau=cut)
     unit = signal.variance
-    noise, cut = _flat(noise, shape) / unit, _flat(cut, shape) / np.sqrt(unit)
+    with np.errstate(over="ignore"):
+        noise, cut = _flat(noise, shape) / unit, _flat(cut, shape) / np.sqrt(unit)
     beta, rho = _flat(signal.beta, shape), _flat(signal.rho, shape)
     out = np.empty((noise.size, 7))
     kernel = estimators.threshold_array
+    # beyond some noise all is that of noise alone, in its units
+    scale = np.maximum(noise / _DROWNED, 1.0)
+    noise = np.minimum(noise, _DROWNED)
+    with np.errstate(invalid="ignore"):
+        level = np.where(np.isinf(cut), cut, cut / np.sqrt(scale))
     # squares of thresholds far above the spectrum overflow; nothing is left of S there
-    level = np.where(cut > _ABOVE * (1.0 + np.sqrt(noise)), np.inf, cut)
+    level = np.where(level > _ABOVE * (1.0 + np.sqrt(noise)), np.inf, level)
     run_blocks(
         lambda b: kernel(signal.source, beta[b], rho[b], noise[b], level[b], best, hard, out[b]),
         noise.size,
     )
+    far = scale > 1.0
+    if best:  # is to drop everything then: what is left above the edge is rounding
+        out[far, :-1] = np.where(np.isnan(out[far, :1]), np.nan, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    with np.errstate(invalid="ignore", over="ignore"):
+        for name, power in (("norm", 1.0), ("nuclear_norm", 0.5), ("threshold", 0.5)):
+            column = out[:, _COLUMNS.index(name)]
+            column[far] = np.where(column[far] > 0.0, column[far] * scale[far] ** power, 0.0)
+        mse, overlap, norm = out[far, :3].T
+        out[far, 0] = np.where(np.isnan(mse), mse, 1.0 - 2.0 * overlap + norm)
     if not best:
         out[:, -1] = np.where(np.isnan(out[:, -1]), np.nan, cut)
     found = ThresholdEstimate(*(scalar_or_array(x.reshape(shape)) for x in out.T))
     return _rescaled(found, unit)
+
+
+_COLUMNS = [field.name for field in dataclasses.fields(ThresholdEstimate)]
 
 
 def soft_threshold(

@@ -31,6 +31,8 @@ __all__ = ["RotationallyInvariantPrior", "SymmetricPrior"]
 
 _TINY = 1e-40  # noise, relative to the variance of S, below which mmse is its limit
 _LEAST = 1e-30  # the same for the information: edges of smaller bulks are not found
+_VAST = 1e8  # the same, relative to the largest value, above which the overlap is a series
+_HIDDEN = 1e18  # the same, above which the estimate is a share of what is seen
 _SPLIT = 3e-4  # of the noise at which two bulks meet: below it the deficit is a parabola
 _MIXED = 1e-7  # noise below which the deficit of a law with atoms and a density is a power
 
@@ -118,15 +120,29 @@ class _Invariant(Prior):
         first = b - a - 3.0 * second
         return step, 1.0, (float(a - first - second), float(first), float(second))
 
+    @cached_property
+    def _drowned(self) -> tuple[float, float]:
+        """How the overlap falls at large noise: (above which s, first correction to V^2/s there).
+
+        V is the variance.  The sums of the curve lose digits beyond.
+        """
+        if self._ratio == 0.0:
+            return np.inf, 0.0
+        largest = max(abs(end) for end in self.measure.support)
+        start = min(_VAST * largest**2 / np.sqrt(self._ratio), 1e200)
+        return start, start * float(self._exact(np.array([start]))[0, 1]) - self._source.variance**2
+
     def _evaluate(self, s: Numeric) -> Array:
         """Return (mmse, variance - mmse, strong recovery - mmse/s) along the last axis."""
-        noise = np.asarray(check("s", s, low=0.0))
-        flat = noise.ravel()
+        given = np.asarray(check("s", s, low=0.0))
+        flat = given.ravel()
         strong, variance = float(self.strong_recovery), float(self._source.variance)
         out = np.full((flat.size, 3), np.nan)
         limit, power, (c0, c1, c2) = self._small
         deep = max(limit, _TINY * variance)
-        low, exact = flat < deep, (flat >= deep) & (flat < np.inf)
+        start, correction = self._drowned
+        low, high = flat < deep, (flat > start) & (flat < np.inf)
+        exact = (flat >= deep) & (flat <= start) & (flat < np.inf)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             x = np.where(low, flat, 0.0) / limit if limit > 0.0 else np.zeros_like(flat)
             rise = np.where(x > 0.0, x**power, 0.0) * (c0 + x * (c1 + x * c2))
@@ -136,10 +152,15 @@ class _Invariant(Prior):
             table = self._exact(np.ascontiguousarray(flat[exact]))
             table[:, 2] -= 1.0 - strong
             out[exact] = table
+        if high.any():
+            noise = flat[high]
+            learned = (variance**2 + correction * (start / noise)) / noise
+            mmse = variance - learned
+            out[high] = np.stack([mmse, learned, strong - mmse / noise], axis=1)
         out[flat == np.inf] = [variance, 0.0, strong]
         # a moment that is 1 but for rounding is called 1
         np.minimum(out[:, :2], self._moment - self.prior_overlap, out=out[:, :2])
-        return out.reshape((*noise.shape, 3))
+        return out.reshape((*given.shape, 3))
 
     def mmse(self, s: Numeric) -> Any:
         """Return the minimal error per entry at noise variance ``s``.
@@ -221,11 +242,15 @@ class _Invariant(Prior):
         out = np.where(np.isnan(flat), np.nan, np.where(flat == 0.0, 0.0, np.inf))
         good = (flat > 0.0) & (flat < np.inf)
         if good.any():
-            s = 1.0 / np.ascontiguousarray(flat[good])
-            least = _LEAST * float(self._source.variance)
-            # mmse is strong_recovery s below
-            further = -0.5 * float(self.strong_recovery) * np.log(np.minimum(s / least, 1.0))
-            out[good] = self._information(np.maximum(s, least)) + further
+            with np.errstate(over="ignore"):
+                s = 1.0 / np.ascontiguousarray(flat[good])
+            variance = float(self._source.variance)
+            least, most = _LEAST * variance, self._drowned[0]
+            # mmse is strong_recovery s below, and V - V^2/s above
+            further = -0.5 * float(self.strong_recovery) * np.log(np.minimum(s, least) / least)
+            learned = self._information(np.clip(s, least, most)) + further
+            x = np.minimum(variance * flat[good], 1.0)
+            out[good] = np.where(s > most, 0.5 * x * (1.0 - 0.5 * x), learned)
         return scalar_or_array(out.reshape(value.shape))
 
     def _information(self, s: Array) -> Array:
@@ -518,8 +543,8 @@ class RotationallyInvariantPrior(_Invariant):
         array, top = np.asarray(value), self.measure.support[1]
         if noise == 0.0:
             return scalar_or_array(np.minimum(array, top))
-        if noise == np.inf:
-            return scalar_or_array(0.0 * array)
+        if noise > _HIDDEN * self._moment:  # all singular values are those of the noise
+            return scalar_or_array(np.minimum(array * (self._moment / noise), top))
         if self.beta == np.inf:
             with np.errstate(divide="ignore"):
                 shrunk = array - noise / array
@@ -699,8 +724,9 @@ class SymmetricPrior(SymmetricSignal, _Invariant):
         low, high = self.measure.support
         if noise == 0.0:
             return scalar_or_array(np.clip(value, low, high))
-        if noise == np.inf:
-            return scalar_or_array(0.0 * np.asarray(value) + self._source.mean)
+        if noise > _HIDDEN * self._moment:  # all eigenvalues are those of the noise
+            mean, share = self._source.mean, self._source.variance / noise
+            return scalar_or_array(np.clip(mean + share * (value - mean), low, high))
         return scalar_or_array(np.clip(self.law(noise).denoised(value), low, high))
 
     def sample(self, d1: int, *, rng: Any = None) -> Array:

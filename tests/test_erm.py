@@ -1295,3 +1295,52 @@ def test_the_oracle_of_this_file_agrees_with_the_other():
     best = highprec.mmse(2.0, 0.5, 0.1, digits=12)
     assert cut.other_error > best
     assert float(best) == pytest.approx(GaussianFactorPrior(2.0, 0.5).mmse(0.1), rel=1e-10)
+
+
+@pytest.mark.parametrize("s", [1e20, 1e40, 1e150, 1e300, INF])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        GaussianFactorPrior(2.0, 0.2),
+        GaussianFactorPrior(1.5, INF),
+        RotationallyInvariantPrior([0.5, 1.5], 2.0),
+        RotationallyInvariantPrior([0.0, 0.3, 2.0], 1.0),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", [soft_threshold, hard_threshold])
+def test_thresholds_in_noise_that_drowns_everything(kind, prior, s):
+    """Singular values are those of the noise then, of the law of Marchenko and Pastur."""
+    c = 1.0 / prior.beta
+    low, high = 1.0 - np.sqrt(c), 1.0 + np.sqrt(c)
+    cut = 0.9
+
+    def mean(f):
+        ends = np.arcsin(np.sqrt((np.array([max(cut, low), high]) - low) / (high - low)))
+        return quad(
+            lambda x: f(y := low + (high - low) * np.sin(x) ** 2)
+            * np.sqrt((high + y) * (y + low)) * (high - low) ** 2 * np.sin(2 * x) ** 2
+            / (2 * np.pi * c * y), *ends, epsabs=1e-13,
+        )[0]  # fmt: skip
+
+    scale = s if s < INF else 1.0
+    found = kind(prior, s, cut * np.sqrt(scale) if s < INF else INF)
+    kept = (lambda y: y - cut) if kind is soft_threshold else (lambda y: y)
+    if s == INF:
+        assert (found.mse, found.rank, found.overlap) == (prior.second_moment, 0.0, 0.0)
+        everything = kind(prior, s, 1.0)
+        assert (everything.mse, everything.norm, everything.nuclear_norm) == (INF, INF, INF)
+        assert everything.rank == pytest.approx(1.0, rel=1e-12)
+        assert everything.overlap == pytest.approx(prior.second_moment, rel=1e-12)
+    else:
+        assert found.rank == pytest.approx(mean(lambda y: 1.0), rel=1e-9)
+        assert found.norm / s == pytest.approx(mean(lambda y: kept(y) ** 2), rel=1e-9)
+        assert found.mse / s == pytest.approx(mean(lambda y: kept(y) ** 2), rel=1e-9)
+        assert found.nuclear_norm / np.sqrt(s) == pytest.approx(mean(kept), rel=1e-9)
+        wanted = mean(lambda y: kept(y) * y)
+        assert found.divergence == pytest.approx(wanted, rel=1e-9)
+        assert found.overlap == pytest.approx(wanted * prior.second_moment, rel=1e-9)
+    best = kind(prior, s)
+    assert best.mse == pytest.approx(prior.second_moment, rel=1e-12)
+    if s < INF:
+        assert best.threshold == pytest.approx(high * np.sqrt(s), rel=1e-6)

@@ -641,3 +641,33 @@ def test_rank() -> None:
     law = GaussianFactorPrior(2.0, 0.3).law(0.0)
     assert RotationallyInvariantPrior(law, 2.0).rank == pytest.approx(0.3, rel=1e-14)
     assert RotationallyInvariantPrior([0.1, 2.0], 2.0).rank == 1.0
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        RotationallyInvariantPrior([0.5, 1.5], 2.0, normalize=True),
+        RotationallyInvariantPrior([0.0, 0.1, 10.0], 1e6, normalize=True),
+        SymmetricPrior([-1.0, 1.0]),
+        SymmetricPrior([-1.0, 2.0, 0.5, 0.0, 30.0], normalize=True),
+    ],
+)
+def test_noise_that_drowns_everything(prior: Any) -> None:
+    """The overlap is V^2/s then, the estimate a share V/s of what is seen."""
+    s = 10.0 ** np.arange(14, 309, 7)
+    known = prior.prior_overlap
+    variance = 1.0 - known
+    learned = prior._evaluate(s)[:, 1]
+    np.testing.assert_allclose(learned * s, variance**2, rtol=1e-8)
+    np.testing.assert_allclose(prior.overlap(s), known + variance**2 / s, rtol=1e-12)
+    np.testing.assert_allclose(prior.information(1.0 / s), 0.5 * variance / s, rtol=1e-8)
+    start, _ = prior._drowned
+    near = prior._evaluate(start * np.array([0.5, 1.0 - 1e-12, 1.0 + 1e-12, 2.0]))[:, 1]
+    assert near[1] == pytest.approx(near[2], rel=1e-10)
+    mean = prior._source.mean if isinstance(prior, SymmetricPrior) else 0.0
+    for noise in (1e17, 1e19, 1e61, 1e200):
+        y = np.sqrt(noise)
+        assert prior.shrink(y, noise) == pytest.approx(mean + variance / noise * y, rel=1e-6)
+    assert prior.shrink(3.0, np.inf) == pytest.approx(mean, abs=1e-300)
+    with pytest.raises(ValueError, match="s must be at most 1e"):
+        prior.law(1e70)

@@ -18,6 +18,7 @@ from .law import Quadrature, SpectralLaw, _rule
 
 __all__ = ["Measure", "RectangularConvolution", "SymmetricConvolution"]
 
+_MOST_NOISE = 1e60  # relative to the second moment
 _TAIL = 1e-14  # mass in the last two Legendre coefficients below which a panel is resolved
 _SHORTEST = 1e-13  # panels are not cut shorter, relative to their interval
 _DEEPEST = 1e-30  # nor at 0, where numbers are dense
@@ -535,7 +536,9 @@ class _Convolution(SpectralLaw):
     def _prepare(self) -> None:
         if not isinstance(self.measure, Measure):
             raise ValueError(f"measure must be a Measure, got {self.measure!r}")
-        noise = check_number("s", self.s)
+        noise, most = check_number("s", self.s), _MOST_NOISE * self.measure.moment(2)
+        if noise > most > 0.0:
+            raise ValueError(f"s must be at most {most:g} to leave a trace of S, got {noise!r}")
         source = self.measure.source(symmetric=self._symmetric)
         object.__setattr__(self, "s", noise)
         object.__setattr__(self, "_source", source)
@@ -697,7 +700,7 @@ class RectangularConvolution(_Convolution):
     measure : Measure
         Law of the singular values of ``S/sqrt(d2)``.
     s : float
-        Noise variance per entry in [0, inf).
+        Noise variance per entry, from 0 to 1e60 times the second moment.
     beta : float
         Aspect ratio ``d2/d1`` in [1, inf).
 
@@ -786,7 +789,7 @@ class SymmetricConvolution(_Convolution):
     measure : Measure
         Law of the eigenvalues of ``S/sqrt(d)``.
     s : float
-        Noise variance per entry in [0, inf).
+        Noise variance per entry, from 0 to 1e60 times the second moment.
 
     Raises
     ------

@@ -761,10 +761,15 @@ class LowRankFactorPrior(Prior):
 class SymmetricSignal(Prior):
     """Prior of a symmetric S, seen through symmetric noise: eigenvalues are what is shrunk."""
 
-    @property
-    @abstractmethod
+    @cached_property
     def without_symmetry(self) -> Prior:
         """All matrices with the singular values of S: what estimators see that ignore symmetry."""
+        from .rotational import RotationallyInvariantPrior  # both build on this module
+        from .spectra.numerical import Measure
+
+        if self.shape:
+            raise ValueError(f"parameters must be scalars here, got shape {self.shape}")
+        return RotationallyInvariantPrior(Measure.from_law(self.law(0.0)).folded(), 1.0)
 
     def denoise(self, Y: Array, s: float) -> Array:
         """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.
@@ -860,19 +865,6 @@ class SymmetricFactorPrior(SymmetricSignal):
     def shape(self) -> tuple[int, ...]:
         """Shape of rho."""
         return np.shape(self.rho)
-
-    @property
-    def without_symmetry(self) -> Prior:
-        """All matrices with the singular values of S: what estimators see that ignore symmetry."""
-        if self.shape:
-            raise ValueError(f"rho must be a scalar here, got shape {self.shape}")
-        return self._without_symmetry
-
-    @cached_property
-    def _without_symmetry(self) -> Prior:
-        from .rotational import RotationallyInvariantPrior  # which builds on this module
-
-        return RotationallyInvariantPrior(self.law(0.0), 1.0)
 
     @property
     def second_moment(self) -> Any:

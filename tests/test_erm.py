@@ -1145,7 +1145,7 @@ class TestAnySingularValues:
                     for name in ("mse", "rank", "nuclear_norm", "train_loss"):
                         value = getattr(wanted, name)
                         assert getattr(found, name) == pytest.approx(value, rel=1e-9), name
-        with pytest.raises(ValueError, match=r"rho must be a scalar here, got shape \(2,\)"):
+        with pytest.raises(ValueError, match=r"parameters must be scalars here, got shape \(2,\)"):
             nuclear_norm(Problem(SymmetricFactorPrior([0.5, 1.0]), GaussianChannel(0.1), 0.3))
 
     @pytest.mark.slow

@@ -131,8 +131,8 @@ def _range(ctx: click.Context, param: click.Parameter, value: str) -> _Range:
 
 
 def _tolerance(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if not value > 0.0:
-        raise _BadInput(f"tolerance must be > 0, got {value!r}")
+    if not 0.0 < value < math.inf:
+        raise _BadInput(f"tolerance must be > 0 and finite, got {value!r}")
     return value
 
 

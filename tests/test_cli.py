@@ -373,7 +373,7 @@ def test_a_waiting_user_is_told_of_the_compilation(
         (f"solve --alpha nan {MODEL}", "alpha must be > 0 and finite, got nan"),
         ("solve --alpha 1 --beta 2 --rho 0", "rho must be > 0, got 0.0"),
         (f"solve --alpha 1 {MODEL} --delta -1", "delta must be >= 0 and finite, got -1.0"),
-        (f"solve --alpha 1 {MODEL} --tolerance nan", "tolerance must be > 0, got nan"),
+        (f"solve --alpha 1 {MODEL} --tolerance nan", "tolerance must be > 0 and finite, got nan"),
         (
             "solve --alpha 1 --beta two --rho 1",
             "Invalid value for '--beta': 'two' is not a valid float. See 'bsr solve --help'.",

@@ -34,6 +34,7 @@ from .channels import GaussianChannel, SignChannel
 from .priors import GaussianFactorPrior, Prior, SymmetricSignal
 from .problem import Problem
 from .results import OnFailure, Status, report_failures
+from .rotational import without_symmetry
 
 __all__ = [
     "ClassifierEstimate",
@@ -205,7 +206,7 @@ class _Signal:
 def _rectangular(problem: Problem) -> Prior:
     """Return the prior as estimators see it that are over all matrices."""
     prior = problem.prior
-    return prior.without_symmetry if isinstance(prior, SymmetricSignal) else prior
+    return without_symmetry(prior) if isinstance(prior, SymmetricSignal) else prior
 
 
 def _read_prior(prior: Prior, what: str) -> _Signal:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -760,16 +759,6 @@ class LowRankFactorPrior(Prior):
 
 class SymmetricSignal(Prior):
     """Prior of a symmetric S, seen through symmetric noise: eigenvalues are what is shrunk."""
-
-    @cached_property
-    def without_symmetry(self) -> Prior:
-        """All matrices with the singular values of S: what estimators see that ignore symmetry."""
-        from .rotational import RotationallyInvariantPrior  # both build on this module
-        from .spectra.numerical import Measure
-
-        if self.shape:
-            raise ValueError(f"parameters must be scalars here, got shape {self.shape}")
-        return RotationallyInvariantPrior(Measure.from_law(self.law(0.0)).folded(), 1.0)
 
     def denoise(self, Y: Array, s: float) -> Array:
         """Return the Bayes estimate of S from ``Y = S + sqrt(s) Z``.

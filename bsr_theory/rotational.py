@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from .priors import Prior, SymmetricSignal
 from .spectra import SpectralLaw
 from .spectra.numerical import Measure, RectangularConvolution, SymmetricConvolution
 
-__all__ = ["RotationallyInvariantPrior", "SymmetricPrior"]
+__all__ = ["RotationallyInvariantPrior", "SymmetricPrior", "without_symmetry"]
 
 _TINY = 1e-40  # noise, relative to the variance of S, below which mmse is its limit
 _LEAST = 1e-30  # the same for the information: edges of smaller bulks are not found
@@ -661,11 +661,6 @@ class SymmetricPrior(SymmetricSignal, _Invariant):
         """Law of the eigenvalues of ``S/sqrt(d)``, after normalisation."""
         return self._measure
 
-    @cached_property
-    def without_symmetry(self) -> RotationallyInvariantPrior:
-        """All matrices with the singular values of S: what estimators see that ignore symmetry."""
-        return RotationallyInvariantPrior(self.measure.folded(), 1.0)
-
     @property
     def _symmetric(self) -> bool:
         return True
@@ -769,3 +764,42 @@ class SymmetricPrior(SymmetricSignal, _Invariant):
         """
         values = self._drawn(d1)
         return SymmetricPrior(values) if self.measure.is_discrete else SymmetricPrior(self.measure)
+
+
+def without_symmetry(prior: SymmetricSignal) -> RotationallyInvariantPrior:
+    """Return the prior of all matrices with the singular values of a symmetric S.
+
+    This is what estimators see that minimise over all matrices (`bsr_theory.erm`).
+
+    Parameters
+    ----------
+    prior : SymmetricSignal
+        Of scalar parameters.
+
+    Returns
+    -------
+    RotationallyInvariantPrior
+        Of the absolute eigenvalues, with ``beta = 1``.
+
+    Raises
+    ------
+    ValueError
+        If parameters are arrays.
+
+    Examples
+    --------
+    >>> from bsr_theory.rotational import SymmetricPrior, without_symmetry
+    >>> signs = SymmetricPrior([-1.0, 1.0])
+    >>> signs.mmse(0.2) < 0.2 * without_symmetry(signs).strong_recovery
+    True
+    """
+    if prior.shape:
+        raise ValueError(f"parameters of the prior must be scalars here, got shape {prior.shape}")
+    return _without_symmetry(prior)
+
+
+@lru_cache(maxsize=64)  # its law is read at every call of an estimator
+def _without_symmetry(prior: SymmetricSignal) -> RotationallyInvariantPrior:
+    if isinstance(prior, SymmetricPrior):
+        return RotationallyInvariantPrior(prior.measure.folded(), 1.0)
+    return RotationallyInvariantPrior(Measure.from_law(prior.law(0.0)).folded(), 1.0)

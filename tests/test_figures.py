@@ -452,7 +452,7 @@ def test_make() -> None:
         figures.make("8", 0.1)
     with pytest.raises(ValueError, match=r"beta cannot be chosen for figure 1, got 2"):
         figures.make("1", beta=2.0)
-    with pytest.raises(ValueError, match=r"beta must be finite"):
+    with pytest.raises(ValueError, match=r"beta must be >= 1 and finite"):
         figures.make("3", beta=np.inf)
 
 

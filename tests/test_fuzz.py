@@ -1258,6 +1258,10 @@ def test_priors_of_any_singular_values(symmetric: bool, examples: int) -> None:
         )
         s = np.array([0.0, 1e-60, 1e-9, 1e-3, 0.3, 1.0, 30.0, 1e6, 1e100, INF])
         known = 1.0 - prior.prior_overlap
+        if symmetric:
+            every = bsr.rotational.without_symmetry(prior)
+            assert abs(every.second_moment - 1.0) < 1e-9
+            assert every.measure.support[0] >= 0.0
         mmse, overlap = prior.mmse_and_overlap(s)
         assert np.isfinite(mmse).all() and np.isfinite(overlap).all(), (values, beta)
         assert np.all(mmse >= 0.0) and np.all(mmse <= np.minimum(s, known) * (1.0 + 1e-9) + 1e-12)
@@ -1492,7 +1496,7 @@ def test_certificates_are_whole() -> None:
 # What is examined by the tests above, besides what the tables name, and in the files
 # test_fuzz_planes.py and test_fuzz_commands.py.
 EXAMINED = {
-    "phases.phase_diagram", "phases.critical_point", "design.DenseDesign", "design.StreamedDesign",
+    "rotational.without_symmetry", "phases.phase_diagram", "phases.critical_point", "design.DenseDesign", "design.StreamedDesign",
     "design.write_design", "design.require_memory", "sweeps.shard_path", "cli.main",
     "explore.model.View", "explore.model.explore", "figures.registry.make",
     "problem.bilinear_regression", "problem.Problem", "state_evolution.solve",

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "design": {"_arrays"},
     "problem": FOUNDATION | {"priors", "channels", "design"},
     "state_evolution": MODEL,
-    "erm": MODEL,
+    "erm": MODEL | {"rotational"},
     "limits": set(),  # shares no code with what it checks
     "phases": MODEL | {"state_evolution", "erm"},
     "simulations": MODEL,  # never state_evolution: agreement of the two is evidence

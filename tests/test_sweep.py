@@ -332,7 +332,13 @@ def test_a_run_that_was_killed_goes_on(sent: signal.Signals, tmp_path: Path) -> 
     command = [sys.executable, str(SCRIPT), str(trace), str(path)]
     root = SCRIPT.parent.parent
     run = subprocess.Popen(
-        command, cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=root,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell lets what it runs in the background ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not (log.exists() and log.read_text().count("\n") >= 5):

@@ -624,7 +624,7 @@ def test_options_of_state_evolution() -> None:
             call(unset)
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_fixed_points(examples: int) -> None:
     def test(call: dict[str, Any]) -> None:
         values = {k: np.asarray(x, dtype=np.float64) for k, x in call.items()}
@@ -683,7 +683,7 @@ LAWS: dict[str, tuple[Callable[..., Any], dict[str, Real], float]] = {
 }
 
 
-@pytest.mark.parametrize("examples", [4, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [4, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAWS)
 def test_laws(name: str, examples: int) -> None:
     make, parameters, lowest = LAWS[name]
@@ -774,7 +774,7 @@ BAD_MATRICES = [
 ]
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_matrices(examples: int) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -1212,7 +1212,7 @@ def test_convex_estimators(estimator: Callable[..., Any], examples: int) -> None
         estimator(PROBLEM, on_failure="x")
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [3, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", [erm.soft_threshold, erm.hard_threshold])
 def test_rules_for_singular_values(rule: Callable[..., Any], examples: int) -> None:
     def test(seed: int) -> None:
@@ -1315,7 +1315,7 @@ def test_thresholds(prior: Any, given: dict[str, float], channel: bsr.Channel) -
 # --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [10, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_instances_and_algorithms(examples: int) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -1462,7 +1462,7 @@ def test_files_and_sweeps(examples: int, tmp_path: Path) -> None:
         bsr.merge(tmp_path / "nothing-*.nc")
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [30, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_fingerprints(examples: int) -> None:
     def test(text: str) -> None:
         try:
@@ -1496,7 +1496,8 @@ def test_certificates_are_whole() -> None:
 # What is examined by the tests above, besides what the tables name, and in the files
 # test_fuzz_planes.py and test_fuzz_commands.py.
 EXAMINED = {
-    "rotational.without_symmetry", "phases.phase_diagram", "phases.critical_point", "design.DenseDesign", "design.StreamedDesign",
+    "rotational.without_symmetry", "phases.phase_diagram", "phases.critical_point",
+    "design.DenseDesign", "design.StreamedDesign",
     "design.write_design", "design.require_memory", "sweeps.shard_path", "cli.main",
     "explore.model.View", "explore.model.explore", "figures.registry.make",
     "problem.bilinear_regression", "problem.Problem", "state_evolution.solve",

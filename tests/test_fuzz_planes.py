@@ -214,7 +214,7 @@ SHAPES_OF_NONE: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_designs(examples: int, tmp_path: Path) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)

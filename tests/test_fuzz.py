@@ -8,6 +8,7 @@ warning.  The last test holds the list of public functions against the tests her
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import inspect
@@ -1418,7 +1419,7 @@ def test_message_passing_of_tokens(steps: int) -> None:
 # --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_files_and_sweeps(examples: int, tmp_path: Path) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -1431,11 +1432,16 @@ def test_files_and_sweeps(examples: int, tmp_path: Path) -> None:
             i=axis,
         )
         np.testing.assert_array_equal(done.value.values, values)
+        # files take milliseconds: of some
+        if (kind := rng.integers(0, 4)) > 1:
+            return
         path = tmp_path / f"{seed}" / "file.nc"
-        results.write_dataset(done, path)
-        again = results.read_dataset(path)
-        np.testing.assert_array_equal(again.value.values, values)
-        assert again.word.values.tolist() == ["a b"] * values.size
+        if kind == 0:
+            results.write_dataset(done, path)
+            again = results.read_dataset(path)
+            np.testing.assert_array_equal(again.value.values, values)
+            assert again.word.values.tolist() == ["a b"] * values.size
+            return
         parts = int(rng.integers(1, values.size + 1))
         shards = [
             bsr.sweep(
@@ -1466,7 +1472,7 @@ def test_files_and_sweeps(examples: int, tmp_path: Path) -> None:
 def test_fingerprints(examples: int) -> None:
     def test(text: str) -> None:
         try:
-            compile(text, "text", "exec")
+            ast.parse(text)  # "*0" is a tree that does not compile
         except (SyntaxError, ValueError):
             with pytest.raises((SyntaxError, ValueError)):
                 results.source_fingerprint(text)

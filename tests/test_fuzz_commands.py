@@ -181,7 +181,7 @@ def test_views(examples: int) -> None:
     fuzz(st.dictionaries(st.sampled_from([*names, "other"]), words, max_size=6), examples, test)
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [3, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_what_is_explored(examples: int) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)

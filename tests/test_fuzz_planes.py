@@ -41,7 +41,7 @@ def moderate(value: Any) -> bool:
 def any_prior(rng: np.random.Generator) -> Any:
     """Draw a prior with good parameters."""
     number = {name: float(real.draw(rng, 1, bad=False)[0]) for name, real in DOMAINS.items()}
-    kind = rng.integers(0, 6)
+    kind = rng.choice(6, p=[0.27, 0.25, 0.15, 0.15, 0.15, 0.03])  # the last takes long
     if kind < 3:
         return bsr.GaussianFactorPrior(number["beta"], number["rho"])
     if kind == 3:
@@ -86,7 +86,7 @@ def check_thresholds(found: Any, valid: np.ndarray) -> None:
     assert np.all(first <= bayes * (1 + 1e-9)) and np.all(bayes <= last * (1 + 1e-9))
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [15, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_thresholds(examples: int) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -105,7 +105,7 @@ def test_thresholds(examples: int) -> None:
     fuzz(st.integers(0, 2**63), examples, test)
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [15, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_phase_diagrams(examples: int) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ _DEEP = np.log(1e-40)  # noise below which no alpha is told from strong recovery
 _SHALLOW = 1e-9  # relative depth in alpha below which a wiggle of the curve is rounding
 _STANDS_OUT = 10.0  # depth of a wiggle over the errors of a prior's mmse: below, it is one of them
 _NOISY = 1e-3  # relative errors of alpha above which nothing is said of a curve
-_FAR = 1e30  # noise at which the overlap of any prior is a multiple of 1/s
+_FAR = 1e150  # noise at which the overlap of any prior is a multiple of 1/s
 _DEAF = 1e-290  # precision of labels on which alpha would have to be near overflow
 _BLIND = 1e-9  # precision at q = 0, relative to that elsewhere, below which it is 0
 _RESIDUAL = 1e-13  # of a pixel: the evaluations of mmse are at their rounding there
@@ -116,7 +117,8 @@ class Thresholds:
     status : Status or ndarray
         `Status.CONVERGED` with a first-order transition, `Status.ABSENT` without,
         `Status.INVALID_INPUT` for parameters that are NaN or out of their range,
-        `Status.NOT_CONVERGED` if numerical errors of a prior's mmse hide the transitions.
+        `Status.NOT_CONVERGED` if numerical errors of a prior's mmse hide the transitions, or
+        informations overflow.
     """
 
     weak_recovery: Any
@@ -648,6 +650,10 @@ def _on_branch(points: _Points, row: int, curve: _Curve, branch: int, log_alpha:
         return float(-log_alpha - np.log(np.ravel(first * points.k[row])[0]))
 
 
+class _Undecided(ArithmeticError):
+    """Informations that overflow, so that branches cannot be compared."""
+
+
 def _crossings(family: _Family, row: int, curve: _Curve) -> Array:
     """Return log alpha from which on branch c has less information than branch b < c."""
     count = curve.top.size
@@ -673,8 +679,12 @@ def _maxwell(
 
     def excess(log_alpha: float) -> float:
         pair = [_on_branch(family.points, row, curve, n, log_alpha) for n in (b, c)]
-        first, second = family.information(log_alpha, np.array(pair), np.full(2, row))
-        return float(second - first)
+        with np.errstate(over="ignore", invalid="ignore"):
+            first, second = family.information(log_alpha, np.array(pair), np.full(2, row))
+            difference = float(second - first)
+        if math.isnan(difference):
+            raise _Undecided
+        return difference
 
     if not np.isfinite(high):
         step = 0.1
@@ -777,7 +787,11 @@ def _thresholds(
             if family.teaches[row]:
                 status[row] = Status.NOT_CONVERGED
             continue
-        crossing = _crossings(family, row, curve)
+        try:
+            crossing = _crossings(family, row, curve)
+        except _Undecided:
+            status[row] = Status.NOT_CONVERGED
+            continue
         out[row] = (curve, crossing)
         if not curve.rises.size:
             continue

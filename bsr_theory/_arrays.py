@@ -192,7 +192,7 @@ def parameters(obj: object) -> list[str]:
 
 def replace(obj: _T, **changes: Any) -> _T:
     """Return ``obj`` with other parameters, itself if there are none; see `parameters`."""
-    # as above
+    # that these are dataclasses their base classes and protocols cannot promise
     return dataclasses.replace(obj, **changes) if changes else obj  # type: ignore[type-var]
 
 

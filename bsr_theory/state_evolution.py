@@ -449,13 +449,13 @@ def fixed_points(problem: Problem, *, tolerance: float = 1e-11) -> Branches:
             rows[at].append((logs[at].item(), residual[at].item(), Status(status[at].item())))
     else:
         # a fixed point below what doubles hold is not found, and the others alone would mislead
-        found_all = ~(np.isfinite(points.low) & (points.low < _BOTTOM))
-        for group in points.groups(np.flatnonzero(points.valid & found_all)):
+        held = ~(np.isfinite(points.low) & (points.low < _BOTTOM))
+        for group in points.groups(np.flatnonzero(points.valid & held)):
             for sub in _by_channel(points, group):
                 every = _all_single_prior(points, sub, tolerance)
                 for point, found in zip(sub, every, strict=True):
                     rows[point] += [(x, error, Status.CONVERGED) for x, error in found]
-        for at in np.flatnonzero(points.valid & found_all & np.isinf(points.high)):
+        for at in np.flatnonzero(points.valid & held & np.isinf(points.high)):
             rows[at].append((np.inf, 0.0, Status.NO_RECOVERY))
     for at in np.flatnonzero(points.valid & np.isfinite(points.strong)):
         if not any(state == Status.PERFECT_RECOVERY for _, _, state in rows[at]):

@@ -271,6 +271,7 @@ def test_what_is_no_design(tmp_path: Path) -> None:
         write_design(DenseDesign(ones), tmp_path)
     for shard in ((-1, 2), (2, 2), (0, 0), (0.0, 2), ("a", 2), None, (1,), 3):
         with pytest.raises(ValueError, match="shard"):
+            # no pair of integers, which is what is tested
             shard_path("run.nc", shard)  # type: ignore[arg-type]
     with pytest.raises(MemoryError, match="GB"):
         require_memory((10**12, 10**6, 10**6), np.dtype(float), held=True)

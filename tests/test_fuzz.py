@@ -118,7 +118,6 @@ class Case:
     """Whether allowed arguments may give an infinite number."""
     check: Callable[..., None] | None = None
     """Called with the result(s) and the arguments, all flat and good."""
-    examples: int = 10_000
     columns: int = 1
     undefined: Callable[..., Any] | None = None
     """Tells where allowed arguments have no answer: NaN there is documented."""
@@ -374,9 +373,7 @@ CASES["LowRankFactorPrior.outlier"] = Case(
 # -- channels --------------------------------------------------------------------------------
 
 
-def channel_cases(
-    name: str, channel: Callable[..., Any], parameters: dict[str, Real], examples: int = 10_000
-) -> None:
+def channel_cases(name: str, channel: Callable[..., Any], parameters: dict[str, Real]) -> None:
     def calling(method: str) -> Callable[..., Any]:
         def call(q: Any, **given: Any) -> Any:
             return getattr(channel(**given), method)(q)
@@ -389,7 +386,6 @@ def channel_cases(
             parameters | {"q": UNIT},
             infinite=method != "generalization_error",
             check=None if method == "information" else positive,
-            examples=examples,
             # found between nodes in log q, of up to 700, whose last digit depends on its place
             rtol=0.0 if name in ("GaussianChannel", "SignChannel") else 3e-13,
         )
@@ -397,14 +393,13 @@ def channel_cases(
 
 channel_cases("GaussianChannel", bsr.GaussianChannel, {"delta": DELTA})
 channel_cases("SignChannel", bsr.SignChannel, {"delta": DELTA})
-channel_cases("AbsChannel", bsr.AbsChannel, {"delta": DELTA}, 2000)
-channel_cases("ReLUChannel", bsr.ReLUChannel, {"delta": DELTA}, 2000)
-channel_cases("LogisticChannel", bsr.LogisticChannel, {"gain": DELTA}, 1000)
+channel_cases("AbsChannel", bsr.AbsChannel, {"delta": DELTA})
+channel_cases("ReLUChannel", bsr.ReLUChannel, {"delta": DELTA})
+channel_cases("LogisticChannel", bsr.LogisticChannel, {"gain": DELTA})
 channel_cases(
     "QuantizedChannel",
     lambda delta: bsr.QuantizedChannel((-0.5, 1.0), delta),
     {"delta": DELTA},
-    500,
 )
 
 
@@ -420,24 +415,22 @@ def at_corners(case: Case, most: int) -> None:
 @pytest.mark.parametrize("most", [1000, pytest.param(40_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CASES)
 def test_corners(name: str, most: int) -> None:
-    case = CASES[name]
-    at_corners(case, most if case.examples == 10_000 else most // 20)
+    at_corners(CASES[name], most)
 
 
 CASES["erm.nuclear_norm_threshold"] = Case(
     erm.nuclear_norm_threshold,
     {"rho": RHO, "beta": BETA},
     check=between(0.0, 1.0),
-    examples=200,
 )
-EXAMPLES = [10, pytest.param(None, marks=pytest.mark.slow)]
+EXAMPLES = [10, pytest.param(10_000, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("name", CASES)
-def test_function_of_numbers(name: str, examples: int | None) -> None:
+def test_function_of_numbers(name: str, examples: int) -> None:
     case = CASES[name]
-    fuzz(calls(case.arguments), examples or case.examples, lambda call: examine(case, call))
+    fuzz(calls(case.arguments), examples, lambda call: examine(case, call))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -471,7 +464,7 @@ SCORES: dict[str, tuple[Callable[[Any], Any], tuple[float, ...]]] = {
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("name", SCORES)
-def test_scores(name: str, examples: int | None) -> None:
+def test_scores(name: str, examples: int) -> None:
     make, labels = SCORES[name]
     noisy = name not in ("SignChannel", "LogisticChannel", "QuantizedChannel")
 
@@ -491,7 +484,7 @@ def test_scores(name: str, examples: int | None) -> None:
             assert np.isnan(new[3])
             np.testing.assert_array_equal(np.delete(new, 3), np.delete(old, 3))
 
-    fuzz(st.integers(0, 2**63), examples or 10_000, test)
+    fuzz(st.integers(0, 2**63), examples, test)
     for at in range(3):
         for nonsense in NO_NUMBERS:
             given = [1.0, 1.0, 1.0]
@@ -504,35 +497,31 @@ def test_scores(name: str, examples: int | None) -> None:
 # State evolution
 # --------------------------------------------------------------------------------------------
 
-PROBLEMS: dict[str, tuple[Callable[..., bsr.Problem], dict[str, Real], int]] = {
-    "gaussian": (bsr.bilinear_regression, {"beta": BETA, "rho": RHO, "delta": DELTA}, 2000),
+PROBLEMS: dict[str, tuple[Callable[..., bsr.Problem], dict[str, Real]]] = {
+    "gaussian": (bsr.bilinear_regression, {"beta": BETA, "rho": RHO, "delta": DELTA}),
     "symmetric": (
         lambda alpha, rho, delta: bsr.Problem(
             bsr.SymmetricFactorPrior(rho), bsr.GaussianChannel(delta), alpha
         ),
         {"rho": FINITE, "delta": DELTA},
-        2000,
     ),
     "low rank": (
         lambda alpha, beta, delta: bsr.Problem(
             bsr.LowRankFactorPrior(beta), bsr.GaussianChannel(delta), alpha
         ),
         {"beta": BETA, "delta": DELTA},
-        2000,
     ),
     "sign": (
         lambda alpha, beta, rho, delta: bsr.Problem(
             bsr.GaussianFactorPrior(beta, rho), bsr.SignChannel(delta), alpha
         ),
         {"beta": BETA, "rho": RHO, "delta": DELTA},
-        500,
     ),
     "absolute": (
         lambda alpha, rho: bsr.Problem(
             bsr.GaussianFactorPrior(2.0, rho), bsr.AbsChannel(0.0), alpha
         ),
         {"rho": RHO},
-        100,
     ),
 }
 # Where every point is solved: outside, a Status may say that it is not.
@@ -546,7 +535,7 @@ def in_real_range(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def solved(name: str, call: dict[str, Any]) -> None:
-    make, parameters, _ = PROBLEMS[name]
+    make, parameters = PROBLEMS[name]
     arguments = parameters | {"alpha": ALPHA}
     values = {k: np.asarray(x, dtype=np.float64) for k, x in call.items()}
     good = {k: arguments[k].allows(x) for k, x in values.items()}
@@ -595,11 +584,11 @@ def solved(name: str, call: dict[str, Any]) -> None:
     assert np.array_equal(np.isnan(entropy), ~fine)
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_state_evolution(name: str, examples: int | None) -> None:
-    _, parameters, most = PROBLEMS[name]
-    fuzz(calls({"alpha": ALPHA} | parameters), examples or most, lambda call: solved(name, call))
+def test_state_evolution(name: str, examples: int) -> None:
+    _, parameters = PROBLEMS[name]
+    fuzz(calls({"alpha": ALPHA} | parameters), examples, lambda call: solved(name, call))
 
 
 def test_options_of_state_evolution() -> None:
@@ -1176,7 +1165,7 @@ def test_refused_by_name(name: str) -> None:
 # --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [3, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("estimator", [erm.ridge, erm.nuclear_norm])
 def test_convex_estimators(estimator: Callable[..., Any], examples: int) -> None:
     def test(seed: int) -> None:
@@ -1242,7 +1231,7 @@ def test_rules_for_singular_values(rule: Callable[..., Any], examples: int) -> N
             rule(PROBLEM.prior, 0.3, nonsense)
 
 
-@pytest.mark.parametrize("examples", [4, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [4, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_priors_of_any_singular_values(symmetric: bool, examples: int) -> None:
     def test(seed: int) -> None:
@@ -1351,7 +1340,7 @@ def test_instances_and_algorithms(examples: int) -> None:
     fuzz(st.integers(0, 2**63), examples, test)
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_attention_regression(examples: int) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)

@@ -172,7 +172,7 @@ def test_axes_that_are_none(name: str) -> None:
             bsr.phase_diagram(problem, **{name: wrong, other: [0.5]})
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_critical_points(examples: int) -> None:
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)

@@ -672,7 +672,7 @@ def low_rank_information(snr: Numeric, beta: Numeric) -> Any:
     b = 1 / _read_beta(beta)
     above = (
         (xlog1py(1 - b, snr) - xlog1py(1 - b, b / snr))
-        + (xlogy(b, snr) + xlogy(b, snr / b))
+        + (2 * xlogy(b, snr) - xlogy(b, b))
         + b / snr
     ) / 2
     return _out(np.where(snr * snr <= b, snr / 2, above))
@@ -740,7 +740,7 @@ def low_rank_mmse(alpha_lr: Numeric, beta: Numeric, delta: Numeric) -> Any:
     )
     mmse = v * ((1 + b) + 3 * b * v - b * b * v**3) / ((1 + b * v) * (1 + v))
     weak = (1 + delta) * np.sqrt(b) / (1 + b)
-    return _out(np.where(alpha_lr <= weak, 1.0, mmse))
+    return _out(np.where(alpha_lr <= weak, 1.0, np.minimum(mmse, 1.0)))
 
 
 @_closed_form

@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -559,7 +559,7 @@ def _weak_recovery(family: _Family) -> Array:
         slope = np.array([6.0, -15.0, 20.0, -15.0, 6.0, -1.0]) @ ratio
         far = _FAR
         one, two = (prior.mmse_and_overlap(s)[1] * s for s in (0.5 * far, far))
-        gain = 2.0 * two - one
+        gain = np.maximum(2.0 * two - one, 0.0)  # thin factors stop being seen at some noise
         blind = 1.0 / (np.maximum(slope, 0.0) * gain)
         found = np.where(first > _BLIND * scale, learns, blind) / points.k[index]
     weak[index] = found
@@ -865,7 +865,7 @@ def critical_point(
     ------
     ValueError
         If there is no such parameter, parameters are arrays, low or high is not finite or out of
-        its range, or both or neither of them have a first-order transition.
+        its range, both or neither of them have a first-order transition, or it has no cusp.
 
     Notes
     -----
@@ -907,27 +907,52 @@ def critical_point(
             f"one of low={low!r} and high={high!r} must have a first-order transition and the "
             "other none"
         )
-    inside, outside = (low, high) if ends[low].rises.size else (high, low)
-    here = ends[inside]
-    # close to the cusp the steepest ascent outlives the transition
-    for _ in range(8):
-        middle = 0.5 * (inside + outside)
-        there = curve(middle)
-        if there.rises.size:
-            inside, here = middle, there
-        else:
-            outside = middle
-    place = _steepest(here, None)
+    # x: the value, or its logarithm over wide ranges
+    to, back = _scale(low, high)
 
-    def ascent(value: float) -> float:
+    def at(x: float) -> float:
+        return float(np.clip(back(x), min(low, high), max(low, high)))
+
+    def apart(x: float, y: float) -> bool:
+        return abs(at(x) - at(y)) > 0.05 * max(abs(at(x)), abs(at(y)))
+
+    inside, outside = (to(v) for v in ((low, high) if ends[low].rises.size else (high, low)))
+    here, there = (ends[v] for v in ((low, high) if ends[low].rises.size else (high, low)))
+    # close to the cusp the steepest ascent outlives the transition
+    steps = 0
+    none = ValueError(f"between low={low!r} and high={high!r} the transition has no cusp")
+    while steps < 8 or apart(inside, outside) or not _summits(there).size:
+        middle = 0.5 * (inside + outside)
+        if steps == 200 or middle in (inside, outside):
+            raise none
+        found = curve(at(middle))
+        if found.rises.size:
+            inside, here = middle, found
+        else:
+            outside, there = middle, found
+        steps += 1
+    summits = _summits(here, unstable=True)
+    if not summits.size:
+        raise none
+    place = float(summits[np.argmax(here.slope(summits))])
+
+    def ascent(x: float) -> float:
         nonlocal place
-        table = curve(value)
-        place = _steepest(table, place)
+        table = curve(at(x))
+        summits = _summits(table)
+        place = float(summits[np.argmin(np.abs(summits - place))])
         return float(table.slope(place))
 
-    value = float(brentq(ascent, inside, outside, xtol=1e-300, rtol=tolerance))
+    # to ``tolerance`` relative to the value: a step of a logarithm is that
+    xtol, rtol = {
+        math.log: (tolerance, 0.0),
+        math.log1p: (1e-300, 1e-3 * tolerance),
+        float: (1e-300, tolerance),
+    }[to]
+    x = float(brentq(ascent, inside, outside, xtol=xtol, rtol=max(rtol, 1e-15)))
+    value = at(x)
     problem = _replace(Problem(prior, channel, 1.0), **{parameter: value})
-    ascent(value)
+    ascent(x)
     family = _Family(_Points(problem))
     log_alpha, mmse, q = family.evaluate(np.array([place]), np.zeros(1, dtype=np.intp))
     return CriticalPoint(
@@ -940,19 +965,27 @@ def critical_point(
     )
 
 
-def _steepest(curve: _Curve, near: float | None) -> float:
-    """Return log s of the largest slope on unstable parts, or of the local one near a place."""
+def _summits(curve: _Curve, *, unstable: bool = False) -> Array:
+    """Return log s of the local maxima of the slope, everywhere or on the longest rise only."""
     bends = curve.slope.derivative().roots(extrapolate=False)
     bends = bends[np.isfinite(bends)]
-    # maxima of the slope
     h = 1e-3
     slope = curve.slope(bends)
-    bends = bends[(curve.slope(bends - h) < slope) & (curve.slope(bends + h) < slope)]
-    if near is not None:
-        return float(bends[np.argmin(np.abs(bends - near))])
-    rise = curve.rises[np.argmax(np.diff(curve.height)[curve.rises])]
-    inner = bends[(bends > curve.at[rise]) & (bends < curve.at[rise + 1])]
-    return float(inner[np.argmax(curve.slope(inner))])
+    highest = (curve.slope(bends - h) < slope) & (curve.slope(bends + h) < slope)
+    if unstable:
+        rise = curve.rises[np.argmax(np.diff(curve.height)[curve.rises])]
+        highest &= (bends > curve.at[rise]) & (bends < curve.at[rise + 1])
+    return np.asarray(bends[highest])
+
+
+def _scale(low: float, high: float) -> tuple[Callable[..., float], Callable[..., float]]:
+    """Return a scale on which to search between low and high, and its inverse."""
+    least, most = sorted((low, high))
+    if least > 0.0 and most > 1e3 * least:
+        return math.log, math.exp
+    if least == 0.0 and most > 1e3:
+        return math.log1p, math.expm1
+    return float, float
 
 
 # --------------------------------------------------------------------------------------------
@@ -1139,7 +1172,8 @@ def _pixels(
     below = np.where(np.isfinite(strong), strong, 0.0)  # with noise nothing is recovered perfectly
     lost = (alpha < below[row]) | (status == Status.NO_RECOVERY)
     code[good] = np.where(hard, HARD, np.where(lost, IMPOSSIBLE, EASY))[good]
-    code[status >= Status.NOT_CONVERGED] = -1
+    unknown = status >= Status.NOT_CONVERGED
+    code[unknown], mmse[:, unknown], q[:, unknown] = -1, np.nan, np.nan
     out: dict[str, npt.NDArray[Any]] = {"phase": code, "status": status}
     out |= {"mmse_algorithm": mmse[0], "mmse_bayes": mmse[1]}
     fine = np.flatnonzero(np.isfinite(mmse).all(axis=0))

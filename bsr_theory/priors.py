@@ -592,7 +592,7 @@ class LowRankFactorPrior(Prior):
         noise, inverse = self._inverse(s)
         # 1 - q over the common denominator, free of cancellation as s -> 0
         with np.errstate(invalid="ignore", over="ignore"):
-            below = noise**2 * inverse < 1.0
+            below = noise * inverse * noise < 1.0
             small = noise * inverse
             top = 1.0 + inverse + 3.0 * small - small * (noise * small)
             error = np.where(below, noise / (1.0 + noise) * (top / (1.0 + small)), 1.0)
@@ -613,7 +613,7 @@ class LowRankFactorPrior(Prior):
         """
         noise, inverse = self._inverse(s)
         with np.errstate(invalid="ignore", over="ignore"):
-            gap = 1.0 - noise**2 * inverse
+            gap = 1.0 - noise * inverse * noise
             q = np.where(gap > 0.0, gap**2 / ((1.0 + noise * inverse) * (1.0 + noise)), 0.0)
         return scalar_or_array(np.where(np.isnan(noise + inverse), np.nan, q))
 
@@ -632,9 +632,9 @@ class LowRankFactorPrior(Prior):
         """
         noise, i = self._inverse(s)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            top = noise * (1.0 - i + i**2 + (i + i**2) * noise + i**2 * noise**2)
-            below = top / ((1.0 + noise * i) * (1.0 + noise))
-            value = np.where(noise**2 * i < 1.0, below, 1.0 + i - 1.0 / noise)
+            x = noise * i
+            below = noise / (1.0 + noise) * ((1.0 - i + i**2 + (1.0 + i) * x + x**2) / (1.0 + x))
+            value = np.where(x * noise < 1.0, below, 1.0 + i - 1.0 / noise)
         return scalar_or_array(value)
 
     def information(self, snr: Numeric) -> Any:
@@ -658,7 +658,7 @@ class LowRankFactorPrior(Prior):
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             above = (
                 i / q + (1.0 - i) * np.log1p(q) + 2.0 * i * np.log(q) - (1.0 - i) * np.log1p(i / q)
-            ) + np.where(i > 0.0, i * np.log(1.0 / np.where(i > 0.0, i, 1.0)), 0.0)
+            ) - np.where(i > 0.0, i * np.log(i), 0.0)
             value = 0.5 * np.where(q * q > i, above, q)
         return scalar_or_array(np.where(np.isinf(q), np.inf, value) + 0.0 * i)
 
@@ -697,7 +697,7 @@ class LowRankFactorPrior(Prior):
         noise, inverse = self._inverse(s)
         with np.errstate(invalid="ignore", over="ignore"):
             place = np.sqrt((1.0 + noise) * (1.0 + noise * inverse))
-            below = noise**2 * inverse < 1.0
+            below = noise * inverse * noise < 1.0
         return scalar_or_array(np.where(below, place, np.nan))
 
     def shrink(self, y: Numeric, s: float) -> Any:

@@ -426,6 +426,23 @@ class TestCriticalPoint:
         assert found.status.tolist() == [Status.CONVERGED, Status.ABSENT]
         assert found.algorithmic[0] == pytest.approx(point.alpha, rel=1e-3)
 
+    def test_ends_many_decades_apart(self):
+        prior, channel = GaussianFactorPrior(1.0, 1.0), ToyChannel(0.05)
+        near = critical_point(prior, channel, low=0.01, high=1.0)
+        for low, high in ((0.0, 1e100), (1e-300, 1e10)):
+            far = critical_point(prior, channel, low=low, high=high)
+            assert far.value == pytest.approx(near.value, rel=1e-7)
+            assert far.alpha == pytest.approx(near.alpha, rel=1e-7)
+        with pytest.raises(ValueError, match="has no cusp"):
+            # thin factors: the rise goes on until s = inf
+            critical_point(
+                GaussianFactorPrior(956.0, 0.1),
+                AbsChannel(5.7e-9),
+                low=5e-324,
+                high=1e260,
+                parameter="rho",
+            )
+
     def test_bad_input(self):
         prior = GaussianFactorPrior(1.0, 1.0)
         with pytest.raises(ValueError, match=r"one of low=2\.0 and high=3\.0 must have"):

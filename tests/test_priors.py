@@ -436,10 +436,31 @@ def test_overlap_of_a_prior_that_only_has_an_error(beta):
 
 @pytest.mark.parametrize(
     ("beta", "rho", "s"),
-    [(1e8, 1e3, 1e6), (1e12, 1e3, 1e8), (1e12, 0.5, 1e11), (1e17, 20.0, 1e13), (1.0, 2.0, 1e5)],
-)
+    [
+        (1e8, 1e3, 1e6), (1e12, 1e3, 1e8), (1e12, 0.5, 1e11), (1e17, 20.0, 1e13), (1.0, 2.0, 1e5),
+        (1e12, 0.5, 1e6), (1e16, 0.1, 3e9), (1e8, 10.0, 1e3), (1e10, 1e-3, 1e9), (1e14, 0.2, 8e6),
+    ],
+)  # fmt: skip
 def test_overlap_at_much_noise(beta, rho, s):
-    """Its first correction, where sums along the curve would lose digits."""
+    """At many columns, where w varies little along the curve, and beyond."""
     with highprec.mp.workdps(45):
         exact = float(1 - highprec.mmse(beta, rho, s, digits=45))
-    assert GaussianFactorPrior(beta, rho).overlap(s) == pytest.approx(exact, rel=2e-15, abs=0.0)
+    assert GaussianFactorPrior(beta, rho).overlap(s) == pytest.approx(exact, rel=2e-13, abs=0.0)
+
+
+@pytest.mark.slow
+def test_everything_at_many_columns():
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        beta, rho = float(10 ** rng.uniform(4, 16)), float(10 ** rng.uniform(-3, 4))
+        turn = np.sqrt(beta) / rho * 10 ** rng.uniform(-2, 4)
+        s = float(turn if rng.random() < 0.7 else 10 ** rng.uniform(-6, 6))
+        with highprec.mp.workdps(45):
+            exact = highprec.evaluate(beta, rho, s, digits=40)
+            expected = [float(x) for x in (exact.mmse, 1 - exact.mmse, exact.information)]
+        prior = GaussianFactorPrior(beta, rho)
+        found = [prior.mmse(s), prior.overlap(s), prior.information(1 / s)]
+        where = f"beta={beta!r}, rho={rho!r}, s={s!r}"
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-11, err_msg=where)
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-11 if s > 1 else 1e-9)
+        np.testing.assert_allclose(found[2], expected[2], rtol=1e-10, atol=1e-15, err_msg=where)

@@ -35,7 +35,6 @@ __all__: list[str] = []
 # A Gauss-Legendre rule of 16 points on a panel whose nearest singularity lies outside the
 # Bernstein ellipse of parameter 2.88 errs by 2.88^-32 = 2e-15.
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
-_FEW_NODES, _FEW_WEIGHTS = np.polynomial.legendre.leggauss(8)  # for smooth functions
 _ELLIPSE = 1.62  # (sum of distances to the panel ends) / (panel length) on that ellipse
 _RATIO = 3.5  # growth of the panels away from a hard edge, same ellipse
 _NECK = 1e-3  # a closing gap of width x contributes x^6 to the error: no need to go below
@@ -55,61 +54,70 @@ CUBE, OVERLAP, ENERGY = range(3)  # what bulk_sums accumulates
 # The rational curve: zeros, poles and critical points of w(t), in both gauges
 # --------------------------------------------------------------------------------------------
 
-# A = (t - a1)(t - a2), B = (t - b1)(t - b2); u = t + rho.  `split` = b2 - a2 >= 0 and
-# `lower` = t_lower - a2 in [0, split] are kept apart since both vanish with beta - 1.
+# A = (t - a1)(t - a2), B = (t - b1)(t - b2); u = t + rho.  `lower` = t_lower - a2 >= 0
+# and `rest` = b2 - t_lower >= 0 are kept apart since both vanish with beta - 1.
 # bulks: 1, or 2 with the gap between u_gap1 < u_gap2 (the signal bulk's lower and the noise
 # bulk's upper edge).  With one bulk, neck = u_neck +- i v_neck are the two critical points that
 # would be the gap, and `neck_real` tells when they are real (then far from the physical arc).
 Curve = namedtuple(
     "Curve",
-    "beta rho s kappa p h xplus ua1 ua2 ub1 ub2 ta1 ta2 tb1 tb2 split lower "
+    "beta rho s kappa p ip h xplus ua1 ua2 ub1 ub2 ta1 ta2 tb1 tb2 lower rest "
     "u_lower t_lower u_upper t_upper bulks u_gap1 u_gap2 neck_real u_neck v_neck",
 )
 
 
 @jit
-def _between_zeros(u0, t0, width, c1, c2):
-    """Solve w' = 0 between two adjacent zeros of w at (u0, t0) and ``width`` to the right.
+def _between_zeros(ua, ub, tb, width, far_a, far_b, kappa, rho):
+    """Solve w' = 0 between two adjacent zeros of w, one of A at ua and one of B at ub to its right.
 
-    Returns the fraction theta in (0, 1).  In L = (log w)' the two zeros give 1/theta and
-    -1/(1 - theta), the rest is smooth: Newton on the equation freed of its poles.
+    Returns the distances to both.  In (log w)' = P/A + Q/B, P = u + kappa rho/u and Q = t - rho/t,
+    nothing cancels however flat w is; Newton solves the equation freed of the poles, for the
+    fraction theta of the width or for phi = 1 - theta, whichever is smaller.
     """
-    theta, lo, hi = 0.5, 0.0, 1.0
-    for _ in range(60):
-        u, t = u0 + theta * width, t0 + theta * width
-        rest = 1.0 / (u - c1) + 1.0 / (u - c2) - 1.0 / u - 1.0 / t
-        slope = -1.0 / (u - c1) ** 2 - 1.0 / (u - c2) ** 2 + 1.0 / u**2 + 1.0 / t**2
-        both = theta * (1.0 - theta)
-        f = 1.0 - 2.0 * theta + width * rest * both
-        if f > 0.0:
-            lo = theta
+    theta, phi, lo, hi = 0.5, 0.5, 0.0, 0.5
+    for i in range(100):
+        t = tb - phi * width
+        u = ua + theta * width if ua > 0.0 else ub - phi * width
+        ia, ib, ku, rt = 1.0 / (u - far_a), 1.0 / (u - far_b), kappa * rho / u, rho / t
+        a, b = (u + ku) * ia, (t - rt) * ib
+        f = phi * a - theta * b
+        if i == 0:
+            right = f > 0.0
+        x = phi if right else theta
+        if (f > 0.0) == right:
+            hi = x
         else:
-            hi = theta
-        df = -2.0 + width * rest * (1.0 - 2.0 * theta) + width**2 * slope * both
-        new = theta - f / df
+            lo = x
+        df = phi * (1.0 - ku / u - a) * ia - theta * (1.0 + rt / t - b) * ib
+        df = width * df - a - b
+        new = x + f / df if right else x - f / df
         newton = lo <= new <= hi
         if not newton:
             new = 0.5 * (lo + hi)
-        step = abs(new - theta)
-        theta = new
-        if step <= (_NEWTON if newton else 4e-16) * min(theta, 1.0 - theta):
+        theta, phi = (1.0 - new, new) if right else (new, 1.0 - new)
+        if abs(new - x) <= (_NEWTON if newton else 4e-16) * new:
             break
-    return theta
+    return theta * width, phi * width
 
 
 @jit
-def _upper_edge(ta1, ta2, tb1, tb2, rho):
+def _upper_edge(ta1, ta2, tb1, tb2, kappa, rho):
     """Return the positive critical point of w(t): the unique zero of t (log w)' on t > 0."""
     t, lo, hi = math.sqrt(ta2 * tb2), 0.0, np.inf
     for _ in range(200):
-        r1, r2, r3, r4 = t / (t - ta1), t / (t - ta2), t / (t - tb1), t / (t - tb2)
-        r5 = t / (t + rho)
-        f = r1 + r3 + r4 + (r2 - r5) - 1.0
+        u = t + rho
+        ku = kappa * rho / u
+        a1, a2, b1, b2 = 1.0 / (t - ta1), 1.0 / (t - ta2), 1.0 / (t - tb1), 1.0 / (t - tb2)
+        a, b = a1 * a2 * t, b1 * b2
+        f = a * (u + ku) + b * (t * t - rho)
         if f < 0.0:
             lo = t
         else:
             hi = t
-        df = r1 * (1 - r1) + r2 * (1 - r2) + r3 * (1 - r3) + r4 * (1 - r4) - r5 * (1 - r5)
+        # d f / d log t
+        df = a * ((u + ku) * (1.0 - t * (a1 + a2)) + t * (1.0 - ku / u)) + b * t * (
+            2.0 * t - (t * t - rho) * (b1 + b2)
+        )
         step = min(max(-f / df, -2.0), 2.0) if df > 0.0 else (2.0 if f < 0.0 else -2.0)
         new = t * math.exp(step)
         newton = lo <= new <= hi
@@ -120,6 +128,23 @@ def _upper_edge(ta1, ta2, tb1, tb2, rho):
         if done:
             break
     return t
+
+
+@jit
+def _gap_edge(u, reach, ua1, ua2, ub1, ub2, kappa, rho):
+    """Return the zero of (log w)' near u < 0, by two Newton steps of at most ``reach``."""
+    for _ in range(2):
+        t = u - rho
+        a1, a2, b1, b2 = 1.0 / (u - ua1), 1.0 / (u - ua2), 1.0 / (u - ub1), 1.0 / (u - ub2)
+        ku, rt = kappa * rho / u, rho / t
+        a, b = (u + ku) * a1 * a2, (t - rt) * b1 * b2
+        da = (1.0 - ku / u) * a1 * a2 - a * (a1 + a2)
+        db = (1.0 + rt / t) * b1 * b2 - b * (b1 + b2)
+        step = (a + b) / (da + db)
+        if not abs(step) < reach:
+            break
+        u -= step
+    return u
 
 
 @jit
@@ -140,14 +165,16 @@ def make_curve(beta, rho, s):
 
     # From A(u) - B(u) = (beta - 1) u: the distances of the zeros without cancellation.
     split = (beta - 1.0) * ub2 / (ub2 - ua1)
-    lower = split * _between_zeros(ua2, ta2, split, ua1, ub1) if split > 0.0 else 0.0
-    u_lower, t_lower = ua2 + lower, ta2 + lower
-    t_upper = _upper_edge(ta1, ta2, tb1, tb2, rho)
+    lower, rest = 0.0, 0.0
+    if split > 0.0:
+        lower, rest = _between_zeros(ua2, ub2, tb2, split, ua1, ub1, kappa, rho)
+    u_lower, t_lower = ua2 + lower, tb2 - rest
+    t_upper = _upper_edge(ta1, ta2, tb1, tb2, kappa, rho)
     u_upper = t_upper + rho
     split1 = (beta - 1.0) * ua1 / (ua1 - ub2)
-    u_spurious = ua1
+    u_spurious = ub1
     if split1 > 0.0:
-        u_spurious += split1 * _between_zeros(ua1, ta1, split1, ua2, ub2)
+        u_spurious -= _between_zeros(ua1, ub1, tb1, split1, ua2, ub2, kappa, rho)[1]
 
     # The five critical points have product -kappa^2 rho^3/2 and inverse sum 2/rho in u.
     prod = -(kappa**2) * rho**3 / (2.0 * u_upper * u_lower * u_spurious)
@@ -158,11 +185,15 @@ def make_curve(beta, rho, s):
     if disc > 0.0 and total < 0.0:
         bulks, gap1 = 2, 0.5 * total - root
         gap2 = prod / gap1
+        # lost digits come back where the gap is not about to close
+        reach = 0.01 * min(2.0 * root, -gap2)
+        gap1 = _gap_edge(gap1, reach, ua1, ua2, ub1, ub2, kappa, rho)
+        gap2 = _gap_edge(gap2, reach, ua1, ua2, ub1, ub2, kappa, rho)
     p, h = math.sqrt(beta), 0.5 * (beta + 1.0) + kappa
     xplus = (0.5 * (p - 1.0) ** 2 + 2.0 * kappa) * 0.5 * (p + 1.0) ** 2
     return Curve(
-        beta, rho, s, kappa, p, h, xplus, ua1, ua2, ub1, ub2, ta1, ta2, tb1, tb2, split, lower,
-        u_lower, t_lower, u_upper, t_upper, bulks, gap1, gap2, disc > 0.0, 0.5 * total, root,
+        beta, rho, s, kappa, p, 1.0 / p, h, xplus, ua1, ua2, ub1, ub2, ta1, ta2, tb1, tb2, lower,
+        rest, u_lower, t_lower, u_upper, t_upper, bulks, gap1, gap2, disc > 0.0, 0.5 * total, root,
     )  # fmt: skip
 
 
@@ -204,8 +235,8 @@ def _chi_distance(zeta, rise, guess):
 def make_bulk(c, which):
     """Return bulk ``which`` (0 the lowest) of the curve."""
     u0, t0, u1, t1 = c.u_lower, c.t_lower, c.u_upper, c.t_upper
-    hard, other = c.split > 0.0, 0.0
-    da2, db2 = c.lower, c.lower - c.split
+    hard, other = c.rest > 0.0, 0.0
+    da2, db2 = c.lower, -c.rest
     gauge_u = c.bulks == 2 or c.u_lower < -c.t_lower
     if c.bulks == 2:
         if which == 0:
@@ -258,20 +289,21 @@ def arc_point(c, b, eta):
     y2 = max(y2 - ds * (b.z + 0.25 * ds), 0.0)
     half = 0.5 * ds
     X = b.z + half
-    a2, b2 = b.z - b.da2, b.z - b.db2
-    qa1, qa2 = (X - b.a1) ** 2 + y2, (b.da2 + half) ** 2 + y2
-    qb1, qb2 = (X - b.b1) ** 2 + y2, (b.db2 + half) ** 2 + y2
-    qa, qb = qa1 * qa2, qb1 * qb2
-    iqa = 1.0 / qa
-    slope = (
-        ((dpi - b.a1 * dxi) * qa2 + (dpi - a2 * dxi) * qa1) * iqa
-        + ((dpi - b.b1 * dxi) * qb2 + (dpi - b2 * dxi) * qb1) / qb
-        - (p * zeta + kappa) * ikp
-        + 2.0 * dxi * iF
-    )
+    x, xu = (X - rho, X) if b.gauge_u else (X, X + rho)
+    # A and B: real parts, imaginary parts over y
+    ra, ia = (X - b.a1) * (b.da2 + half) - y2, (X - b.a1) + (b.da2 + half)
+    rb, ib = (X - b.b1) * (b.db2 + half) - y2, (X - b.b1) + (b.db2 + half)
+    qa, qb = ra * ra + y2 * ia * ia, rb * rb + y2 * ib * ib
+    iqa, iqb = 1.0 / qa, 1.0 / qb
+    # (log w)' = P/A + Q/B as in `_between_zeros`, and d t / d chi
+    ku = F * ikp  # kappa rho / |u|^2, rho / |t|^2
+    rt = ku * zeta * c.ip
+    rp, ip, rq, iq = xu * (1.0 + ku), 1.0 - ku, x * (1.0 - rt), 1.0 + rt
+    re = (rp * ra + y2 * ip * ia) * iqa + (rq * rb + y2 * iq * ib) * iqb
+    im = (ip * ra - rp * ia) * iqa + (iq * rb - rq * ib) * iqb
+    slope = re * dxi - im * (dpi - X * dxi)
     # |t u|^2 = rho^2 kappa p kp^2 / (zeta F^2)
     w = math.sqrt(qa * qb * zeta) * F * ikp * b.scale
-    x, xu = (X - rho, X) if b.gauge_u else (X, X + rho)
     return Point(iz, x, xu, math.sqrt(y2), pt, pu, iqa, F, iF, w, 0.5 * slope)
 
 
@@ -316,10 +348,12 @@ def _log_potential(c, z):
 
     The scale of w is taken out so that the information keeps its digits at large noise.
     """
+    more = (2.0 * z.x + z.pt / c.rho) / c.rho  # |u/rho|^2 - 1
+    log_u = math.log1p(more) if abs(more) < 0.5 else math.log(z.pu / c.rho**2)
     return (
         2.0 * z.x
         + c.kappa * _re_tu(c, z) / z.pu
-        + 0.5 * (1.0 - c.rho) * math.log(z.pu / c.rho**2)
+        + 0.5 * (1.0 - c.rho) * log_u
         - 0.5 * (c.beta - 1.0) * math.log(1.0 / (z.iqa * c.beta**2 * z.pu))
         - 0.5 * math.log(z.pt * (1.0 + c.s) ** 2)
     )
@@ -401,7 +435,7 @@ def make_panels(c, b, ends):
     if b.hard:
         # geometric panels towards the pair (a2, b2) above w = 0, just left of the arc
         zero = c.p / c.kappa * (c.ua2 * c.ub2 / (c.ta2 * c.tb2))
-        rise = (c.split - 2.0 * c.lower) * (_xi(c, zero) + b.xi) / (c.p * c.kappa)
+        rise = (c.rest - c.lower) * (_xi(c, zero) + b.xi) / (c.p * c.kappa)
         eta = _chi_distance(b.zeta, rise, math.log(zero / b.zeta))
         first = 0.8 * max(abs(_x_plane(complex(eta), b.height)), 1e-13)
         if first < math.pi:
@@ -413,12 +447,13 @@ def make_panels(c, b, ends):
                 todo[i, 0], todo[i, 1] = left, (right if i else math.pi)
                 left, right = right, right * ratio
 
+    span = _SPAN if c.bulks == 1 else 0.5 * _SPAN  # a gap is near for longer
     count = 0
     while k > 0:
         k -= 1
         left, right = todo[k, 0], todo[k, 1]
         length = right - left
-        split = b.height * (math.sin(0.5 * right) ** 2 - math.sin(0.5 * left) ** 2) > _SPAN
+        split = b.height * (math.sin(0.5 * right) ** 2 - math.sin(0.5 * left) ** 2) > span
         for i in range(m):
             if abs(near[i] - left) + abs(near[i] - right) < _ELLIPSE * length:
                 if i >= necks or length > _NECK:
@@ -540,16 +575,11 @@ def factor_mmse(beta, rho, s, nodes, weights, sums):
         over = 1.0 + rho + ((1.0 - rho) ** 2 + 2.0 * kappa * (1.0 + rho)) / (root + kappa)
         lack = b + root if b > 0.0 else 4.0 * kappa * rho / (root - b)
         return 2.0 * rho * s / total, min(over / total, 1.0), lack / total
-    first = beta / (s * rho) ** 2
-    if s > 1e4 and first < 1e-8:
-        # the sums below lose digits here if beta is large
-        overlap = (1.0 + first) / (1.0 + s)
-        return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
     c = make_curve(beta, rho, s)
     curve_sums(c, nodes, weights, False, sums)
     m = -rho * c.tb2 / c.ub2
     deficit = s * ((1.0 - 1.0 / beta) * m + 4.0 * sums[CUBE] / (3.0 * math.pi * beta * beta))
-    # the bounds, those of a matrix of independent entries, matter beyond beta = 1e8 or rho = 1e-8
+    # the bounds are those of a matrix of independent entries
     if s < 1.0:
         deficit = min(max(deficit, s / (1.0 + s), 1.0 - strong_threshold(beta, rho)), 1.0)
         mmse = s * (1.0 - deficit)
@@ -642,7 +672,8 @@ def _direct_information(beta, rho, s, nodes, weights, sums):
     E = double integral of log|w-w'|, L = integral of log w; both with log(1+s) taken out.
     """
     t0, u0 = _marchenko_pastur_root(rho, s)
-    logs = t0 + (1.0 - rho) * math.log(u0 / rho) - math.log(-t0 * (1.0 + s))
+    log_u = math.log1p(t0 / rho) if t0 > -0.5 * rho else math.log(u0 / rho)
+    logs = t0 + (1.0 - rho) * log_u - math.log(-t0 * (1.0 + s))
     c = make_curve(beta, rho, s)
     curve_sums(c, nodes, weights, True, sums)
     energy = sums[ENERGY] / math.pi
@@ -719,12 +750,15 @@ def factor_information(beta, rho, s, nodes, weights, sums):
     # I = (1/2) int_0^{1/s} mmse = (1/2) (1/s - int overlap): no cancellation at small snr
     snr = 1.0 / s
     total, right = 0.0, snr
-    for _ in range(7):
+    turn = rho / math.sqrt(beta)  # thin factors are seen from here on
+    for _ in range(10):
         left = 0.25 * right
-        for j in range(_FEW_NODES.size):
-            q = 0.5 * (left + right) + 0.5 * (right - left) * _FEW_NODES[j]
+        if left < turn < right:
+            left = turn
+        for j in range(nodes.size):
+            q = 0.5 * (left + right) + 0.5 * (right - left) * nodes[j]
             overlap = factor_mmse(beta, rho, 1.0 / q, nodes, weights, sums)[1]
-            total += 0.5 * (right - left) * _FEW_WEIGHTS[j] * overlap
+            total += 0.5 * (right - left) * weights[j] * overlap
         right = left
     return 0.5 * (snr - total)
 
@@ -831,16 +865,17 @@ def off_bulk(c, w, gap):
         and w < _outer_w(c, c.t_lower, c.u_lower) * 1.5
         and w < _outer_w(c, c.t_upper, c.u_upper)
     ):
-        lo, hi = c.lower / c.split, 1.0  # fraction of (a2, b2); w falls to 0
+        split = c.lower + c.rest
+        lo, hi = c.lower / split, 1.0  # fraction of (a2, b2); w falls to 0
         for _ in range(80):
             theta = 0.5 * (lo + hi)
-            t, u = c.ta2 + theta * c.split, c.ua2 + theta * c.split
+            t, u = c.ta2 + theta * split, c.ua2 + theta * split
             value = (
                 -(u - c.ua1)
                 * (u - c.ub1)
                 * theta
                 * (1.0 - theta)
-                * c.split**2
+                * split**2
                 / (c.beta * c.rho * t * u)
             )
             if value > w:

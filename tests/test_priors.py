@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from bsr_theory import GaussianFactorPrior, LowRankFactorPrior, SymmetricFactorPrior
+from bsr_theory import GaussianFactorPrior, LowRankFactorPrior, SymmetricFactorPrior, limits
 from bsr_theory.priors import Prior
 from bsr_theory.spectra import GaussianFactorLaw, MarchenkoPasturLaw
 
@@ -464,3 +464,16 @@ def test_everything_at_many_columns():
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-11, err_msg=where)
         np.testing.assert_allclose(found[1], expected[1], rtol=1e-11 if s > 1 else 1e-9)
         np.testing.assert_allclose(found[2], expected[2], rtol=1e-10, atol=1e-15, err_msg=where)
+
+
+@pytest.mark.parametrize("beta", [1e200, 1.7976931348623157e308])
+def test_low_rank_at_the_end_of_doubles(beta):
+    """Finite beta that is infinite for all purposes: columns of known covariance."""
+    snr = np.array([1e-30, 1.0, 1e30])
+    prior = LowRankFactorPrior(beta)
+    for information in (prior.information(snr), limits.low_rank_information(snr, beta)):
+        np.testing.assert_allclose(information, 0.5 * np.log1p(snr), rtol=1e-15)
+    s = np.array([1.0, 1e90, np.inf])
+    np.testing.assert_allclose(prior.overlap(s), [0.5, 1e-90, 0.0], rtol=1e-15)
+    np.testing.assert_allclose(LowRankFactorPrior(np.inf).overlap(1e200), 1e-200, rtol=1e-15)
+    np.testing.assert_allclose(LowRankFactorPrior(np.inf).deficit([1.0, 1e200]), [0.5, 1.0])

@@ -1509,7 +1509,7 @@ def _positive_root(*coefficients: npt.ArrayLike) -> Array:
         balance = np.where((c[i] < 0) & (c[j] > 0), (log_n[i] - log_p[j]) / (j - i), np.nan)
         low, high = np.fmin(low, balance), np.fmax(high, balance)
     low, high = low - np.log(len(c)), high + np.log(len(c))
-    x = (low + high) / 2
+    x, moving = (low + high) / 2, np.ones(low.shape, dtype=bool)
     for _ in range(100):
         p, n = log_p + k * x, log_n + k * x
         top_p, top_n = p.max(axis=0), n.max(axis=0)
@@ -1520,9 +1520,9 @@ def _positive_root(*coefficients: npt.ArrayLike) -> Array:
         low, high = np.where(value < 0, x, low), np.where(value > 0, x, high)
         new = x - value / slope
         new = np.where((new >= low) & (new <= high), new, (low + high) / 2)
-        moved = np.abs(new - x)
-        x = new
-        if not np.any(moved > 1e-9):
+        x, step = np.where(moving, new, x), np.abs(new - x)
+        moving = moving & (step > 1e-9)  # each for itself: its digits do not depend on the others
+        if not moving.any():
             break
     root = np.exp(x)
     for _ in range(2):  # polish in x itself: log x carries the rounding of its size

@@ -67,6 +67,7 @@ __all__ = ["CriticalPoint", "Thresholds", "critical_point", "phase_diagram", "th
 _Index = npt.NDArray[np.intp]
 
 _LOW, _HIGH = np.log(1e-20), np.log(1e13)  # log s of the table of a curve
+_LATEST = np.log(1e140)
 _DEEP = np.log(1e-40)  # noise below which no alpha is told from strong recovery
 _SHALLOW = 1e-9  # relative depth in alpha below which a wiggle of the curve is rounding
 _STANDS_OUT = 10.0  # depth of a wiggle over the errors of a prior's mmse: below, it is one of them
@@ -168,14 +169,15 @@ class _Denoising(_Table):
     """Error and overlap of one prior at every noise at which something is learned."""
 
     def __init__(self, prior: Prior) -> None:
-        edge = float(_vanishing(prior, np.full(1, _HIGH))[0])
-        if edge < _HIGH:
+        high = _quiet(prior)
+        edge = float(_vanishing(prior, np.full(1, high))[0])
+        if edge < high:
             # the overlap vanishes there: panels that shrink towards it
             count = int(np.ceil((edge - _LOW) / _PANEL))
             start = np.linspace(_LOW, edge - _PANEL, count)
             ends = np.concatenate([start, edge - _PANEL * 0.5 ** np.arange(1, 31)])
         else:
-            ends = np.linspace(_LOW, _HIGH, int(np.ceil((_HIGH - _LOW) / _PANEL)) + 1)
+            ends = np.linspace(_LOW, high, int(np.ceil((high - _LOW) / _PANEL)) + 1)
         super().__init__(prior, ends)
 
 
@@ -362,7 +364,8 @@ class _Family:
         if not self.tables:
             return _log_alpha(prior, channel, logs, mmse, q)
         k = self.points.k[row]
-        return np.asarray(-logs - np.log(self.precision(q, mmse, row)) - np.log(k))
+        with np.errstate(divide="ignore", invalid="ignore"):  # alpha is infinite, at q = 0 say
+            return np.asarray(-logs - np.log(self.precision(q, mmse, row)) - np.log(k))
 
     def precision(self, q: Array, v: Array, row: _Index) -> Array:
         """Return the precision of the channels at overlaps q; all three broadcast."""
@@ -412,6 +415,14 @@ class _Family:
         else:
             labels = np.asarray(channel.information(q, mmse))
         return np.asarray(signal + np.exp(log_alpha) * self.points.k[row] * labels)
+
+
+def _quiet(prior: Prior) -> float:
+    """Return log s at which hardly anything is learned, later than usual for thin factors."""
+    high, known = float(_HIGH), float(np.asarray(prior.prior_overlap))
+    while high < _LATEST and float(prior.mmse_and_overlap(np.exp(high))[1]) - known > 1e-3:
+        high += 20.0
+    return high
 
 
 def _vanishing(prior: Prior, high: Array) -> Array:
@@ -559,7 +570,8 @@ def _weak_recovery(family: _Family) -> Array:
         slope = np.array([6.0, -15.0, 20.0, -15.0, 6.0, -1.0]) @ ratio
         far = _FAR
         one, two = (prior.mmse_and_overlap(s)[1] * s for s in (0.5 * far, far))
-        gain = np.maximum(2.0 * two - one, 0.0)  # thin factors stop being seen at some noise
+        # widths below 1e-30 are those of the thin limit, which nothing is seen of at much noise
+        gain = np.where(np.abs(two - one) < 0.1 * two, 2.0 * two - one, 0.0)
         blind = 1.0 / (np.maximum(slope, 0.0) * gain)
         found = np.where(first > _BLIND * scale, learns, blind) / points.k[index]
     weak[index] = found

@@ -386,6 +386,20 @@ class TestFirstOrder:
         np.testing.assert_allclose(less, less[0], atol=1e-10)
 
 
+def test_thin_factors_down_to_the_end_of_doubles():
+    """At beta = inf everything depends on alpha/rho; at finite beta noise hides thin factors."""
+    rho = np.array([1e-6, 1e-9, 1e-12, 1e-29, 1e-60, 1e-100])
+    found = thresholds(GaussianFactorPrior(np.inf, rho), AbsChannel(0.0))
+    assert (found.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(found.weak_recovery / rho, 0.5, rtol=2e-6)
+    np.testing.assert_allclose(found.algorithmic / rho, found.algorithmic[-1] / 1e-100, rtol=2e-6)
+    np.testing.assert_allclose(found.information_theoretic / rho, 1.0, rtol=2e-6)
+    found = thresholds(GaussianFactorPrior(1.0, rho), AbsChannel(0.0))
+    np.testing.assert_allclose(found.weak_recovery, 0.5, rtol=1e-12)
+    np.testing.assert_allclose(found.algorithmic, 0.5, rtol=1e-5)
+    np.testing.assert_allclose(found.strong_recovery / rho, 2.0, rtol=2e-6)
+
+
 class TestCriticalPoint:
     def test_cusp(self):
         prior = GaussianFactorPrior(1.0, 1.0)

@@ -534,14 +534,17 @@ def _is_gaussian(beta, rho, s):
 
 @jit
 def _thin_mmse(beta, rho, s):
-    """Return what `factor_mmse` does in the limit rho -> 0: r outliers that do not interact."""
+    """Return what `factor_mmse` does in the limit rho -> 0: r outliers that do not interact.
+
+    Where noise hides them, what is left is learned as of a matrix of independent entries.
+    """
     c, n = 1.0 / beta, s * rho
-    t = n * math.sqrt(c)
+    t, least = n * math.sqrt(c), 1.0 / (1.0 + s)
     if t >= 1.0:
-        return 1.0, 0.0, 1.0 - 1.0 / s
+        return 1.0 - least, least, 1.0 - (1.0 - least) / s
     below = (1.0 + n * c) * (1.0 + n)
     ratio = (1.0 + c + 3.0 * n * c - n * c * t * t) / below
-    return n * ratio, ((1.0 - t) * (1.0 + t)) ** 2 / below, 1.0 - rho * ratio
+    return n * ratio, max(((1.0 - t) * (1.0 + t)) ** 2 / below, least), 1.0 - rho * ratio
 
 
 @jit

@@ -61,9 +61,15 @@ CUBE, OVERLAP, ENERGY = range(3)  # what bulk_sums accumulates
 # would be the gap, and `neck_real` tells when they are real (then far from the physical arc).
 Curve = namedtuple(
     "Curve",
-    "beta rho s kappa p ip h xplus ua1 ua2 ub1 ub2 ta1 ta2 tb1 tb2 lower rest "
+    "beta rho s kappa p ipr h xplus ua1 ua2 ub1 ub2 ta1 ta2 tb1 tb2 lower rest "
     "u_lower t_lower u_upper t_upper bulks u_gap1 u_gap2 neck_real u_neck v_neck",
 )
+
+
+@jit
+def _q(t, u, rho):
+    """Return Q = t - rho/t, also where t is near -rho and rho near 1."""
+    return (rho * (rho - 1.0) + u * (u - 2.0 * rho)) / t if abs(u) < abs(t) else t - rho / t
 
 
 @jit
@@ -79,7 +85,7 @@ def _between_zeros(ua, ub, tb, width, far_a, far_b, kappa, rho):
         t = tb - phi * width
         u = ua + theta * width if ua > 0.0 else ub - phi * width
         ia, ib, ku, rt = 1.0 / (u - far_a), 1.0 / (u - far_b), kappa * rho / u, rho / t
-        a, b = (u + ku) * ia, (t - rt) * ib
+        a, b = (u + ku) * ia, _q(t, u, rho) * ib
         f = phi * a - theta * b
         if i == 0:
             right = f > 0.0
@@ -137,7 +143,7 @@ def _gap_edge(u, reach, ua1, ua2, ub1, ub2, kappa, rho):
         t = u - rho
         a1, a2, b1, b2 = 1.0 / (u - ua1), 1.0 / (u - ua2), 1.0 / (u - ub1), 1.0 / (u - ub2)
         ku, rt = kappa * rho / u, rho / t
-        a, b = (u + ku) * a1 * a2, (t - rt) * b1 * b2
+        a, b = (u + ku) * a1 * a2, _q(t, u, rho) * b1 * b2
         da = (1.0 - ku / u) * a1 * a2 - a * (a1 + a2)
         db = (1.0 + rt / t) * b1 * b2 - b * (b1 + b2)
         step = (a + b) / (da + db)
@@ -192,7 +198,7 @@ def make_curve(beta, rho, s):
     p, h = math.sqrt(beta), 0.5 * (beta + 1.0) + kappa
     xplus = (0.5 * (p - 1.0) ** 2 + 2.0 * kappa) * 0.5 * (p + 1.0) ** 2
     return Curve(
-        beta, rho, s, kappa, p, 1.0 / p, h, xplus, ua1, ua2, ub1, ub2, ta1, ta2, tb1, tb2, lower,
+        beta, rho, s, kappa, p, 1.0 / (p * rho), h, xplus, ua1, ua2, ub1, ub2, ta1, ta2, tb1, tb2, lower,
         rest, u_lower, t_lower, u_upper, t_upper, bulks, gap1, gap2, disc > 0.0, 0.5 * total, root,
     )  # fmt: skip
 
@@ -296,9 +302,12 @@ def arc_point(c, b, eta):
     qa, qb = ra * ra + y2 * ia * ia, rb * rb + y2 * ib * ib
     iqa, iqb = 1.0 / qa, 1.0 / qb
     # (log w)' = P/A + Q/B as in `_between_zeros`, and d t / d chi
-    ku = F * ikp  # kappa rho / |u|^2, rho / |t|^2
-    rt = ku * zeta * c.ip
-    rp, ip, rq, iq = xu * (1.0 + ku), 1.0 - ku, x * (1.0 - rt), 1.0 + rt
+    ku = F * ikp  # kappa rho / |u|^2
+    rp, ip = xu * (1.0 + ku), 1.0 - ku
+    ipt = ku * zeta * c.ipr  # 1 / |t|^2
+    square = rho * (rho - 1.0) - 2.0 * rho * xu + xu * xu if pu < pt else x * x - rho
+    square -= y2  # Re(t^2 - rho)
+    rq, iq = x * (square + 2.0 * y2) * ipt, (2.0 * x * x - square) * ipt
     re = (rp * ra + y2 * ip * ia) * iqa + (rq * rb + y2 * iq * ib) * iqb
     im = (ip * ra - rp * ia) * iqa + (iq * rb - rq * ib) * iqb
     slope = re * dxi - im * (dpi - X * dxi)

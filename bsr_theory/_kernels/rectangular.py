@@ -198,8 +198,9 @@ def make_curve(beta, rho, s):
     p, h = math.sqrt(beta), 0.5 * (beta + 1.0) + kappa
     xplus = (0.5 * (p - 1.0) ** 2 + 2.0 * kappa) * 0.5 * (p + 1.0) ** 2
     return Curve(
-        beta, rho, s, kappa, p, 1.0 / (p * rho), h, xplus, ua1, ua2, ub1, ub2, ta1, ta2, tb1, tb2, lower,
-        rest, u_lower, t_lower, u_upper, t_upper, bulks, gap1, gap2, disc > 0.0, 0.5 * total, root,
+        beta, rho, s, kappa, p, 1.0 / (p * rho), h, xplus, ua1, ua2, ub1, ub2, ta1, ta2, tb1, tb2,
+        lower, rest, u_lower, t_lower, u_upper, t_upper, bulks, gap1, gap2, disc > 0.0,
+        0.5 * total, root,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import highprec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,6 +88,22 @@ class TestGaussianFactorLaw:
         for edge in law.edges.ravel() ** 2:
             if edge > 1e-4 * law.edges.max() ** 2:
                 assert np.min(np.abs(values - edge)) < 1e-5 * edge
+
+    @pytest.mark.parametrize(
+        "point",
+        [
+            (420.1459454459042, 1 - 2**-53, 1e-30), (420.1459454459042, 1 - 1e-14, 1e-20),
+            (2.0, 1 - 1e-12, 1e-22), (1e12, 0.5, 1e6), (3.2e10, 0.206, 9.5e4), (1e16, 30.0, 1e7),
+            (1e9, 1e-3, 1e-6), (1.0000001, 0.3, 1e-4), (1e4, 1e4, 1e-3), (1e14, 240.0, 1e11),
+        ],
+    )  # fmt: skip
+    def test_every_digit_of_edges(self, point):
+        with highprec.mp.workdps(150):
+            values = highprec._Law(*(highprec.mpf(x) for x in point)).critical_values
+            ends = [highprec.mp.sqrt(w) for w in values if highprec.mp.im(w) == 0 and w.real >= 0]
+            exact = np.array(sorted(float(x) for x in ends))
+        edges = GaussianFactorLaw(*point).edges.ravel()
+        np.testing.assert_allclose(edges, exact, rtol=1e-14)
 
     def test_number_of_bulks_at_the_merging_noise(self):
         # beta = 1: (2 + rho - 2 rho s)^3 = 27 rho (1 + rho s)^2; others from mpmath

@@ -59,6 +59,7 @@ CUBE, OVERLAP, ENERGY = range(3)  # what bulk_sums accumulates
 # bulks: 1, or 2 with the gap between u_gap1 < u_gap2 (the signal bulk's lower and the noise
 # bulk's upper edge).  With one bulk, neck = u_neck +- i v_neck are the two critical points that
 # would be the gap, and `neck_real` tells when they are real (then far from the physical arc).
+# ipr = 1/(p rho).
 Curve = namedtuple(
     "Curve",
     "beta rho s kappa p ipr h xplus ua1 ua2 ub1 ub2 ta1 ta2 tb1 tb2 lower rest "

@@ -312,7 +312,7 @@ def arc_point(c, b, eta):
     rq, iq = x * (square + 2.0 * y2) * ipt, (2.0 * x * x - square) * ipt
     re = (rp * ra + y2 * ip * ia) * iqa + (rq * rb + y2 * iq * ib) * iqb
     im = (ip * ra - rp * ia) * iqa + (iq * rb - rq * ib) * iqb
-    slope = re * dxi - im * (dpi - X * dxi)
+    slope = max(re * dxi - im * (dpi - X * dxi), 1e-300)  # 0 on the neck of a closing gap
     # |t u|^2 = rho^2 kappa p kp^2 / (zeta F^2)
     w = math.sqrt(qa * qb * zeta) * F * ikp * b.scale
     return Point(iz, x, xu, math.sqrt(y2), pt, pu, iqa, F, iF, w, 0.5 * slope)

@@ -132,7 +132,8 @@ class TestGaussianFactorLaw:
     def test_quadrature_integrates_the_density(self, point):
         law = GaussianFactorLaw(*point)
         rule = law.quadrature()
-        assert np.all(rule.weights > 0)
+        # 0 where a gap has just closed, to rounding
+        assert np.all(rule.weights >= 0) and np.sum(rule.weights == 0) <= 1
         assert np.all(np.diff(rule.y) > -1e-12)  # ties where a gap has just closed
         # the density is found by eigenvalue, the rule runs along the arc
         total, scale = 0.0, law.edges.max() / 9

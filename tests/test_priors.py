@@ -445,7 +445,7 @@ def test_overlap_at_much_noise(beta, rho, s):
     """At many columns, where w varies little along the curve, and beyond."""
     with highprec.mp.workdps(45):
         exact = float(1 - highprec.mmse(beta, rho, s, digits=45))
-    assert GaussianFactorPrior(beta, rho).overlap(s) == pytest.approx(exact, rel=2e-13, abs=0.0)
+    assert GaussianFactorPrior(beta, rho).overlap(s) == pytest.approx(exact, rel=2e-15, abs=0.0)
 
 
 @pytest.mark.slow

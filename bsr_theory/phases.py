@@ -67,12 +67,13 @@ __all__ = ["CriticalPoint", "Thresholds", "critical_point", "phase_diagram", "th
 _Index = npt.NDArray[np.intp]
 
 _LOW, _HIGH = np.log(1e-20), np.log(1e13)  # log s of the table of a curve
-_LATEST = np.log(1e140)
+_LATEST = np.log(1e285)  # the largest such s, for the thinnest factors
+_QUIET = 1e-3  # overlap from which on hardly anything is learned
 _DEEP = np.log(1e-40)  # noise below which no alpha is told from strong recovery
 _SHALLOW = 1e-9  # relative depth in alpha below which a wiggle of the curve is rounding
 _STANDS_OUT = 10.0  # depth of a wiggle over the errors of a prior's mmse: below, it is one of them
 _NOISY = 1e-3  # relative errors of alpha above which nothing is said of a curve
-_FAR = 1e150  # noise at which the overlap of any prior is a multiple of 1/s
+_FAR = 1e300  # noise at which the overlap of any prior is a multiple of 1/s
 _DEAF = 1e-290  # precision of labels on which alpha would have to be near overflow
 _BLIND = 1e-9  # precision at q = 0, relative to that elsewhere, below which it is 0
 _RESIDUAL = 1e-13  # of a pixel: the evaluations of mmse are at their rounding there
@@ -118,8 +119,8 @@ class Thresholds:
     status : Status or ndarray
         `Status.CONVERGED` with a first-order transition, `Status.ABSENT` without,
         `Status.INVALID_INPUT` for parameters that are NaN or out of their range,
-        `Status.NOT_CONVERGED` if numerical errors of a prior's mmse hide the transitions, or
-        informations overflow.
+        `Status.NOT_CONVERGED` if numerical errors of a prior's mmse hide the transitions,
+        informations overflow, or the precision of labels at the noise 1/rho underflows.
     """
 
     weak_recovery: Any
@@ -179,6 +180,8 @@ class _Denoising(_Table):
         else:
             ends = np.linspace(_LOW, high, int(np.ceil((high - _LOW) / _PANEL)) + 1)
         super().__init__(prior, ends)
+        # not so for widths whose inverse is near overflow
+        self.complete = bool(self.q[-1] - float(np.asarray(prior.prior_overlap)) <= _QUIET)
 
 
 class _Interpolated:
@@ -420,7 +423,7 @@ class _Family:
 def _quiet(prior: Prior) -> float:
     """Return log s at which hardly anything is learned, later than usual for thin factors."""
     high, known = float(_HIGH), float(np.asarray(prior.prior_overlap))
-    while high < _LATEST and float(prior.mmse_and_overlap(np.exp(high))[1]) - known > 1e-3:
+    while high < _LATEST and float(prior.mmse_and_overlap(np.exp(high))[1]) - known > _QUIET:
         high += 20.0
     return high
 
@@ -570,7 +573,6 @@ def _weak_recovery(family: _Family) -> Array:
         slope = np.array([6.0, -15.0, 20.0, -15.0, 6.0, -1.0]) @ ratio
         far = _FAR
         one, two = (prior.mmse_and_overlap(s)[1] * s for s in (0.5 * far, far))
-        # widths below 1e-30 are those of the thin limit, which nothing is seen of at much noise
         gain = np.where(np.abs(two - one) < 0.1 * two, 2.0 * two - one, 0.0)
         blind = 1.0 / (np.maximum(slope, 0.0) * gain)
         found = np.where(first > _BLIND * scale, learns, blind) / points.k[index]
@@ -593,7 +595,7 @@ def _curves(family: _Family, weak: Array, progress: bool) -> list[_Curve | None]
                     table.logs, table.mmse, table.q, table.prior, channel, row
                 )
                 noise = table.noise(values)
-            if np.isfinite(values).all() and noise <= _NOISY:
+            if np.isfinite(values).all() and noise <= _NOISY and table.complete:
                 depth = max(_SHALLOW, _STANDS_OUT * noise)
                 strong = float(points.strong[at])
                 curves[at] = _Curve(table, values, float(weak[at]), strong, depth)

@@ -604,7 +604,17 @@ def _closed_form(kernel: Any, target: Callable[[Any, Any], Any], *, imaginary: b
     a_squared = sympy.expand(curve.a(t) * curve.a(t.subs(y, -y)))
     found = kernel(
         SimpleNamespace(beta=p**2, rho=rho, kappa=kappa, p=p),
-        SimpleNamespace(iz=1 / zeta, x=x, y=y, pt=pt, iqa=1 / a_squared, F=f, iF=1 / f),
+        SimpleNamespace(
+            iz=1 / zeta,
+            x=x,
+            xu=x + rho,
+            y=y,
+            pt=pt,
+            pu=pt + 2 * rho * x + rho**2,
+            iqa=1 / a_squared,
+            F=f,
+            iF=1 / f,
+        ),
     )
     found = sympy.nsimplify(found, rational=True)  # the loops write 1.0 and 2.0
     difference = sympy.cancel(sympy.together(found)) - sympy.cancel(sympy.together(expected))
@@ -614,8 +624,12 @@ def _closed_form(kernel: Any, target: Callable[[Any, Any], Any], *, imaginary: b
     )
 
 
+def _shrunk(curve: Any, t: Any) -> Any:
+    return curve.w(t) - curve.s * ((1 - 1 / curve.beta) + 2 / curve.beta * curve.wg(t))
+
+
 @_certifies(
-    _python(rectangular._w_shrunk),
+    _python(rectangular._w_shrunk_by_t),
     "denoiser",
     "y (y - s h(y)) on the pairs: a polynomial in Re t, |t|^2 and xi",
     source="arXiv:2410.18858; arXiv:2203.07752; docs/theory",
@@ -623,10 +637,19 @@ def _closed_form(kernel: Any, target: Callable[[Any, Any], Any], *, imaginary: b
     bar=0.0,
 )
 def _denoiser(kernel: Any) -> float:
-    def shrunk(curve: Any, t: Any) -> Any:
-        return curve.w(t) - curve.s * ((1 - 1 / curve.beta) + 2 / curve.beta * curve.wg(t))
+    return _closed_form(kernel, _shrunk, imaginary=False)
 
-    return _closed_form(kernel, shrunk, imaginary=False)
+
+@_certifies(
+    _python(rectangular._w_shrunk_by_u),
+    "denoiser-thin",
+    "y (y - s h(y)) = (|u|^2 (xi + h - rho)/rho - 2 s rho Re u)/(beta rho) on the pairs",
+    source="docs/theory, the curve of conjugate pairs",
+    means="sympy: the compiled loop's closed form against h = (1 - 1/beta)/y + (2 y/beta) Re g",
+    bar=0.0,
+)
+def _denoiser_of_thin_factors(kernel: Any) -> float:
+    return _closed_form(kernel, _shrunk, imaginary=False)
 
 
 @_certifies(

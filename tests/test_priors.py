@@ -448,6 +448,56 @@ def test_overlap_at_much_noise(beta, rho, s):
     assert GaussianFactorPrior(beta, rho).overlap(s) == pytest.approx(exact, rel=2e-15, abs=0.0)
 
 
+# beta, rho, s; mmse, 1 - mmse, information from the quartic at each node, in 110 digits
+THIN = [
+    (1.0, 1e-3, 0.5, 0.0009992498747338955847, 0.99900075012526610442, 0.0075951737211024454159),
+    (1.0, 1e-3, 400.0, 0.63938981918046520383, 0.36061018081953479617, 0.0011138257744949916392),
+    (1.0, 1e-5, 1e-3, 1.9999899899999502049e-8, 0.9999999800001001, 0.00018420555346126919482),
+    (1.0, 1e-6, 1.02e6, 0.99997602833555837953, 2.3971664441620466624e-5, 4.9019527087610520914e-7),
+    (4.0, 1e-7, 1e5, 0.012419445558828003812, 0.98758055444117199619, 3.0555630104894551394e-7),
+    (100.0, 1e-9, 3e9, 0.79900485419375350734, 0.20099514580624649266, 1.5481074672075328729e-10),
+    (1.0, 1e-12, 9e11, 0.98999999999121315427, 0.01000000000878684573, 5.5536051565140498145e-13),
+    (
+        2.0,
+        1e-12,
+        3e12,
+        0.99999999999957142857,
+        4.2857142857099000909e-13,
+        1.6666666666663525236e-13,
+    ),
+    (1e6, 1e-14, 1e15, 0.90910999890001024838, 0.090890001099989751622, 4.7659647447258303515e-16),
+    (1.5, 1e-19, 5e18, 0.65277777777777776584, 0.34722222222222223416, 8.9907485911207312072e-20),
+]
+
+
+@pytest.mark.parametrize(("beta", "rho", "s", "mmse", "overlap", "information"), THIN)
+def test_thin_factors_to_all_digits(beta, rho, s, mmse, overlap, information):
+    prior = GaussianFactorPrior(beta, rho)
+    assert prior.mmse(s) == pytest.approx(mmse, rel=2e-15, abs=0.0)
+    near = abs(s * rho / beta**0.5 - 1.0) < 0.05  # the gap between the bulks is about to close
+    assert prior.overlap(s) == pytest.approx(overlap, rel=5e-14 if near else 2e-15, abs=0.0)
+    # up to rho = 1e-4 a difference of energies of order 1
+    absolute = 5e-14 if rho > 1e-4 else 0.0
+    assert prior.information(1 / s) == pytest.approx(information, rel=1e-14, abs=absolute)
+
+
+def test_limit_of_thin_factors():
+    """One width on each side of where it takes over, also around the noise that hides it."""
+    below, above = (GaussianFactorPrior([[1.0], [30.0], [1e9]], x) for x in (0.99e-20, 1.01e-20))
+    t = np.array([1e-9, 1e-3, 0.3, 0.9, 1.2, 3.0, 1e3, 1e9])
+    s = t * np.sqrt(below.beta) / 1e-20
+    # at n = s rho, where both are the same but for 1e-20
+    at = (s / 0.99, s / 1.01)
+    np.testing.assert_allclose(below.mmse(at[0]), above.mmse(at[1]), rtol=2e-15)
+    # 1 - mmse beyond t = 1 is 1/s there, without a factor of rho
+    one, two = (
+        p.overlap(x) * np.where(t > 1, x, 1.0) for p, x in zip((below, above), at, strict=True)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-12)
+    one, two = (p.information(1 / x) / p.rho for p, x in zip((below, above), at, strict=True))
+    np.testing.assert_allclose(one, two, rtol=1e-13)
+
+
 @pytest.mark.slow
 def test_everything_at_many_columns():
     rng = np.random.default_rng(7)

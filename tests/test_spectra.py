@@ -132,8 +132,7 @@ class TestGaussianFactorLaw:
     def test_quadrature_integrates_the_density(self, point):
         law = GaussianFactorLaw(*point)
         rule = law.quadrature()
-        # 0 where a gap has just closed, to rounding
-        assert np.all(rule.weights >= 0) and np.sum(rule.weights == 0) <= 1
+        assert np.all(rule.weights > 0)
         assert np.all(np.diff(rule.y) > -1e-12)  # ties where a gap has just closed
         # the density is found by eigenvalue, the rule runs along the arc
         total, scale = 0.0, law.edges.max() / 9
@@ -315,7 +314,7 @@ class TestKernels:
             python = rectangular.arc_point.py_func(c, b, 0.3)
             assert python == pytest.approx(rectangular.arc_point(c, b, 0.3))
         else:
-            sums = np.empty(3)
+            sums = np.empty(4)
             args = (2.0, 0.5, 0.1, rectangular.NODES, rectangular.WEIGHTS, sums)
             python = rectangular.factor_mmse.py_func(*args)
             assert python == pytest.approx(rectangular.factor_mmse(*args))

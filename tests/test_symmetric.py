@@ -113,6 +113,24 @@ def assert_like_the_oracle(rho, s, digits, rtol):
     np.testing.assert_allclose(prior.law(s).edges, ends, rtol=1e-11, atol=1e-14)
 
 
+# rho, s; mmse, strong_recovery - mmse/s from the cubic at each node, in 60 digits
+THIN = [
+    (1e-2, 1e-9, 1.989999999989798145e-11, 1.0202020202022285125e-13),
+    (1e-4, 50.0, 0.0099744949743641935059, 5.0010051271613946517e-7),
+    (1e-4, 1e-3, 1.9998998999799981353e-7, 1.0002000200220083207e-11),
+    (1e-6, 3e5, 0.50999944285639314616, 3.0000085714535608897e-7),
+    (1e-8, 2e6, 0.039599999791836735427, 2.000000040816327048e-10),
+]
+
+
+@pytest.mark.parametrize(("rho", "s", "mmse", "deficit"), THIN)
+def test_thin_factors(rho, s, mmse, deficit):
+    prior = SymmetricFactorPrior(rho)
+    # edges of a bulk of relative width sqrt(rho) are as good as eps/sqrt(rho)
+    assert prior.mmse(s) == pytest.approx(mmse, rel=1e-15 / rho**0.5, abs=0.0)
+    assert prior.deficit(s) == pytest.approx(deficit, rel=1e-9, abs=0.0)
+
+
 class TestOracle:
     @pytest.mark.parametrize(("rho", "s"), POINTS)
     def test_mmse_and_information(self, rho, s):
@@ -155,7 +173,7 @@ class TestMmse:
         here, there = SymmetricFactorPrior(rho), SymmetricFactorPrior(rho * s)
         # the two sides use different integrals: of (xi - sqrt(rho))^2 and of the cube
         np.testing.assert_allclose(here.mmse(s), s * there.mmse(1 / s), rtol=1e-12, atol=3e-14)
-        sums = np.empty(4)
+        sums = np.empty(5)
         for r, noise in zip(rho[:200], s[:200], strict=True):
             dual = symmetric.factor_mmse(
                 r * noise, 1 / noise, rectangular.NODES, rectangular.WEIGHTS, sums
@@ -166,7 +184,7 @@ class TestMmse:
     def test_both_forms_of_the_error(self):
         rng = np.random.default_rng(2)
         nodes, weights = np.polynomial.legendre.leggauss(24)
-        sums = np.empty(4)
+        sums = np.empty(5)
         for rho, s in zip(
             10 ** rng.uniform(-3, 2, 300), 10 ** rng.uniform(-2, 2, 300), strict=True
         ):
@@ -185,7 +203,7 @@ class TestMmse:
         rho = np.geomspace(1e-3, 0.97, 40)
         merge = (1 - np.cbrt(rho)) ** 3 / rho
         nodes, weights = np.polynomial.legendre.leggauss(48)
-        sums = np.empty(4)
+        sums = np.empty(5)
         for shift in (-1e-2, -1e-5, -1e-9, 0.0, 1e-9, 1e-5, 1e-2):
             s = merge * (1 + shift)
             mmse = SymmetricFactorPrior(rho).mmse(s)

@@ -166,6 +166,10 @@ PERTURBED: dict[str, list[Callable[[Any], Any]]] = {
         scaled(Rational(101, 100)),
         lambda kernel: lambda c, z: kernel(c, z) + c.kappa * z.x,
     ],
+    "denoiser-thin": [
+        scaled(Rational(101, 100)),
+        lambda kernel: lambda c, z: kernel(c, z) + c.kappa * z.xu,
+    ],
     "density": [
         scaled(Rational(101, 100)),
         lambda kernel: lambda c, z: kernel(c, z) + z.y * c.kappa,

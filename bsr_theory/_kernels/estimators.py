@@ -733,7 +733,9 @@ def _solve_noise(p):
 @jit
 def _store(out, p, s, error, cut, free):
     out[MSE], out[NOISE], out[THRESHOLD] = error, s, cut.tau
-    out[OVERLAP], out[NORM], out[RANK] = cut.overlap, cut.norm, cut.rank
+    out[OVERLAP], out[NORM] = cut.overlap, cut.norm
+    # noise leaves no singular value at 0: without a threshold all of them are kept
+    out[RANK] = 1.0 if cut.tau == 0.0 and s > 0.0 else cut.rank
     out[NUCLEAR], out[LAM] = cut.nuclear, cut.tau * free
     out[TRAIN] = s * free * free / p.alpha
 

@@ -44,10 +44,11 @@ _PANELS = 96  # more than any parameters have asked for (36)
 _NEWTON = 1e-9  # relative Newton step after which the next one is below rounding
 _TINY = 1e-40  # noise below which mmse is its limit to all digits
 _HUGE = 1e20  # aspect ratio or width that counts as infinite
-_THIN = 1e-11  # width that counts as zero
+_THIN = 1e-20  # width that counts as zero
+_NARROW = 1e-4  # width below which the difference of energies has few digits
 _FAR = 1e100  # s rho from which on only the first term in 1/s is left
 
-CUBE, OVERLAP, ENERGY = range(3)  # what bulk_sums accumulates
+CUBE, OVERLAP, ERROR, ENERGY = range(4)  # what bulk_sums accumulates
 
 
 # --------------------------------------------------------------------------------------------
@@ -294,7 +295,8 @@ def arc_point(c, b, eta):
     else:
         dpi = (rho * p * kappa * iz - pt * dxi) * iF
         y2 = rho * p * (e * (p * b.zeta * Fa - b.kp * F) - b.kp * ds) * iz * iF * b.iFa
-    y2 = max(y2 - ds * (b.z + 0.25 * ds), 0.0)
+    # positive inside, though rounding may hide it where a gap has just closed
+    y2 = max(y2 - ds * (b.z + 0.25 * ds), 1e-32 * min(pu, pt) * min(eta, 1.0))
     half = 0.5 * ds
     X = b.z + half
     x, xu = (X - rho, X) if b.gauge_u else (X, X + rho)
@@ -344,6 +346,11 @@ def _w_shrunk(c, z):
     Re[u (beta+t)(1+t)/(beta rho t) - s^2 rho t/(beta u)] after the two terms of order s, which
     cancel, have been taken together by the formulas of the pair curve.
     """
+    return _w_shrunk_by_u(c, z) if z.pu < z.pt else _w_shrunk_by_t(c, z)
+
+
+@jit
+def _w_shrunk_by_t(c, z):
     br = c.beta * c.rho
     return (
         1.0
@@ -351,6 +358,18 @@ def _w_shrunk(c, z):
         + (z.F * (z.x + z.pt / c.rho) + (1.0 + c.beta + c.rho) * z.x) / br
         + (2.0 * z.x * z.x - z.pt) / br
     )
+
+
+@jit
+def _w_shrunk_by_u(c, z):
+    """Keep its digits near u = 0, on the bulk of the noise below a thin signal."""
+    return (z.pu * (z.F / c.rho - 1.0) - 2.0 * c.kappa * z.xu) / (c.beta * c.rho)
+
+
+@jit
+def _y_h(c, z):
+    """Return y h(y) = (1 - 1/beta) + (2/beta) Re(w g)."""
+    return (1.0 - 1.0 / c.beta) + 2.0 / c.beta * _w_re_g(c, z)
 
 
 @jit
@@ -483,10 +502,14 @@ def make_panels(c, b, ends):
 
 @jit
 def bulk_sums(c, b, nodes, weights, with_energy, sums):
-    """Add pi times this bulk's int pi^2 rho^3 w dw, int rho (y shat)^2 dw/w and int rho Phi dw."""
+    """Add pi times this bulk's integrals to CUBE, OVERLAP, ERROR and ENERGY.
+
+    They are int pi^2 rho^3 w dw, int rho f^2 dw, int rho f h dw with the denoised f = y - s h, and
+    int rho Phi dw.  No term of the first three is negative; the third is mmse/s.
+    """
     ends = np.empty((_PANELS, 2))
     count = make_panels(c, b, ends)
-    cube, overlap, energy = 0.0, 0.0, 0.0
+    cube, overlap, error, energy = 0.0, 0.0, 0.0, 0.0
     for k in range(count):
         mid, half = 0.5 * (ends[k, 0] + ends[k, 1]), 0.5 * (ends[k, 1] - ends[k, 0])
         for j in range(nodes.size):
@@ -500,10 +523,12 @@ def bulk_sums(c, b, nodes, weights, with_energy, sums):
             cube += density * (r * w) ** 2
             yshat = _w_shrunk(c, z)
             overlap += density * yshat * yshat
+            error += density * yshat * _y_h(c, z)
             if with_energy:
                 energy += density * w * _log_potential(c, z)
     sums[CUBE] += cube
     sums[OVERLAP] += overlap
+    sums[ERROR] += error
     sums[ENERGY] += energy
     return count * nodes.size
 
@@ -547,15 +572,20 @@ def _is_gaussian(beta, rho, s):
 def _thin_mmse(beta, rho, s):
     """Return what `factor_mmse` does in the limit rho -> 0: r outliers that do not interact.
 
-    Where noise hides them, what is left is learned as of a matrix of independent entries.
+    Where noise hides them, what is left is learned as of a matrix of independent entries, more of
+    it near the noise t = 1 that begins to hide them.
     """
     c, n = 1.0 / beta, s * rho
-    t, least = n * math.sqrt(c), 1.0 / (1.0 + s)
+    t = n * math.sqrt(c)
+    gap = (1.0 - t) * (1.0 + t)
+    least = 1.0 / (1.0 + s)
+    if t > 0.5:
+        least /= max(abs(1.0 / t / t - 1.0), rho ** (1.0 / 3.0))  # the width of the transition
     if t >= 1.0:
         return 1.0 - least, least, 1.0 - (1.0 - least) / s
     below = (1.0 + n * c) * (1.0 + n)
     ratio = (1.0 + c + 3.0 * n * c - n * c * t * t) / below
-    return n * ratio, max(((1.0 - t) * (1.0 + t)) ** 2 / below, least), 1.0 - rho * ratio
+    return n * ratio, max(gap * gap / below, least), 1.0 - rho * ratio
 
 
 @jit
@@ -591,15 +621,19 @@ def factor_mmse(beta, rho, s, nodes, weights, sums):
         return 2.0 * rho * s / total, min(over / total, 1.0), lack / total
     c = make_curve(beta, rho, s)
     curve_sums(c, nodes, weights, False, sums)
-    m = -rho * c.tb2 / c.ub2
-    deficit = s * ((1.0 - 1.0 / beta) * m + 4.0 * sums[CUBE] / (3.0 * math.pi * beta * beta))
-    # the bounds are those of a matrix of independent entries
+    # the bounds are those of a matrix of independent entries and of the limit s = 0
+    mmse = s * min(sums[ERROR] / math.pi, strong_threshold(beta, rho), 1.0 / (1.0 + s))
     if s < 1.0:
+        m = -rho * c.tb2 / c.ub2
+        deficit = s * ((1.0 - 1.0 / beta) * m + 4.0 * sums[CUBE] / (3.0 * math.pi * beta * beta))
         deficit = min(max(deficit, s / (1.0 + s), 1.0 - strong_threshold(beta, rho)), 1.0)
-        mmse = s * (1.0 - deficit)
+        if deficit < 0.5:
+            mmse = s * (1.0 - deficit)
         return mmse, 1.0 - mmse, deficit
     overlap = min(max(sums[OVERLAP] / math.pi, 1.0 / (1.0 + s)), 1.0)
-    return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
+    if overlap < 0.5:
+        mmse = 1.0 - overlap
+    return mmse, overlap, 1.0 - mmse / s
 
 
 @jit
@@ -636,8 +670,11 @@ def _rise(rho, s):
 
 @jit
 def _excess(beta, rho, s, nodes, weights, sums):
-    """Return strong_threshold - mmse/s for rho < 1; its two parts share what cancels."""
+    """Return strong_threshold - mmse/s for rho < 1."""
     curve_sums(make_curve(beta, rho, s), nodes, weights, False, sums)
+    if beta * rho < 1.0:
+        return strong_threshold(beta, rho) - sums[ERROR] / math.pi
+    # two parts that share what cancels
     cube = 4.0 * s * sums[CUBE] / (3.0 * math.pi * beta * beta)
     return (1.0 - 1.0 / beta) * _rise(rho, s) + (cube - (1.0 - rho) ** 2 / beta)
 
@@ -647,7 +684,7 @@ def factor_deficit(beta, rho, s, nodes, weights, sums):
     """Return strong_threshold - mmse/s to relative precision.
 
     For rho < 1 the difference loses its digits as s -> 0, where it is analytic in s with the
-    scale of the splitting noise or of the signal: the ratio to s is extrapolated from three noises.
+    scale of the splitting noise or of the signal: the ratio to s is extrapolated from six noises.
     """
     if s == 0.0:
         return 0.0
@@ -662,20 +699,21 @@ def factor_deficit(beta, rho, s, nodes, weights, sums):
         return rho * top / ((1.0 + n * c) * (1.0 + n))
     if beta == np.inf and rho < 1.0 and s * rho <= _FAR:
         return _rise(rho, s)
-    lack = 1.0 - strong_threshold(beta, rho)
-    if rho >= 1.0 or beta == np.inf or s == np.inf:
-        return factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack
-    if s >= 1.0:
-        return max(factor_mmse(beta, rho, s, nodes, weights, sums)[2] - lack, 0.0)
-    step = max(3e-4 * min(_splitting_noise(beta, rho), (1.0 - rho) ** 2), _TINY)
+    if rho >= 1.0:
+        return factor_mmse(beta, rho, s, nodes, weights, sums)[2]
+    if beta == np.inf or s == np.inf or _is_gaussian(beta, rho, s):
+        mmse = factor_mmse(beta, rho, s, nodes, weights, sums)[0]
+        return strong_threshold(beta, rho) - mmse / s
+    step = max(2e-3 * min(_splitting_noise(beta, rho), (1.0 - rho) ** 2 / rho), _TINY)
     if s >= step:
         return max(_excess(beta, rho, s, nodes, weights, sums), 0.0)
-    x = s / step
     total = 0.0
-    for k, weight in ((1, 0.5 * (x - 2.0) * (x - 3.0)), (2, -(x - 1.0) * (x - 3.0)),
-                      (3, 0.5 * (x - 1.0) * (x - 2.0))):  # fmt: skip
-        noise = k * step
-        total += weight * _excess(beta, rho, noise, nodes, weights, sums) / noise
+    for k in range(1, 7):
+        weight = 1.0
+        for i in range(1, 7):
+            if i != k:
+                weight *= (s / step - i) / (k - i)
+        total += weight * _excess(beta, rho, k * step, nodes, weights, sums) / (k * step)
     return max(s * total, 0.0)
 
 
@@ -738,6 +776,35 @@ def _long_information(rho, s):
 
 
 @jit
+def _integrated_mmse(beta, rho, s, nodes, weights, sums):
+    """Return the information as (1/2) int_0^{1/s} mmse dq, a sum of positive terms.
+
+    Panels keep away from q = 0 and from the q where a thin signal is seen, rounded over a share
+    rho^(1/3) of it; where the bulks part, the second derivative of the mmse jumps.
+    """
+    right = 1.0 / s
+    total = 0.0
+    if s * rho < 1e-17:  # mmse is proportional to s here
+        total = strong_threshold(beta, rho) * (math.log(1e-17) - math.log(s * rho))
+        right = 1e17 * rho
+    seen = rho / math.sqrt(beta)
+    rounded = 0.1 * seen * min(rho, 1.0) ** (1.0 / 3.0)
+    parted = 1.0 / _splitting_noise(beta, rho) if rho < 1.0 else 0.0
+    end = 1e-6 * min(right, seen)
+    while right > end:
+        far = 0.7 * (right - seen) if right > seen else 2.3 * (seen - right)
+        left = right - min(0.75 * right, max(far, rounded))
+        if left < parted < right:
+            left = parted
+        for j in range(nodes.size):
+            q = 0.5 * (left + right) + 0.5 * (right - left) * nodes[j]
+            mmse = factor_mmse(beta, rho, 1.0 / q, nodes, weights, sums)[0]
+            total += 0.5 * (right - left) * weights[j] * mmse
+        right = left
+    return 0.5 * (total + right * (1.0 - 0.5 * right))
+
+
+@jit
 def factor_information(beta, rho, s, nodes, weights, sums):
     """Return lim I(S; S + sqrt(s) Z)/(d1 d2) in nats."""
     if s == 0.0:
@@ -753,28 +820,16 @@ def factor_information(beta, rho, s, nodes, weights, sums):
         more = 0.5 * strong_threshold(beta, rho) * (math.log(_TINY) - math.log(s))
         return factor_information(beta, rho, _TINY, nodes, weights, sums) + more
     gaussian = 0.5 * (math.log1p(1.0 / s) if s > 1.0 else math.log1p(s) - math.log(s))
-    if _is_gaussian(beta, rho, s) or beta / (rho * rho) < 1e-12 * (s * s * s):
+    hidden = s * rho > 4.0 * math.sqrt(beta)
+    if _is_gaussian(beta, rho, s) or (hidden and beta / (rho * rho) < 1e-12 * (s * s * s)):
         # the first correction is -beta/(8 rho^2 (1 + s)^4)
         return gaussian
     if beta == np.inf:
         return _long_information(rho, s)
-    if s < 1e5:
-        direct = _direct_information(beta, rho, s, nodes, weights, sums)
-        return min(max(direct, 0.0), gaussian)
-    # I = (1/2) int_0^{1/s} mmse = (1/2) (1/s - int overlap): no cancellation at small snr
-    snr = 1.0 / s
-    total, right = 0.0, snr
-    turn = rho / math.sqrt(beta)  # thin factors are seen from here on
-    for _ in range(10):
-        left = 0.25 * right
-        if left < turn < right:
-            left = turn
-        for j in range(nodes.size):
-            q = 0.5 * (left + right) + 0.5 * (right - left) * nodes[j]
-            overlap = factor_mmse(beta, rho, 1.0 / q, nodes, weights, sums)[1]
-            total += 0.5 * (right - left) * weights[j] * overlap
-        right = left
-    return 0.5 * (snr - total)
+    if rho < _NARROW or s > 1e5:
+        return _integrated_mmse(beta, rho, s, nodes, weights, sums)
+    direct = _direct_information(beta, rho, s, nodes, weights, sums)
+    return min(max(direct, 0.0), gaussian)
 
 
 # --------------------------------------------------------------------------------------------
@@ -956,7 +1011,7 @@ def spectral_values(beta, rho, s, w, grid, edges, out):
 @jit
 def mmse_array(beta, rho, s, nodes, weights, out):
     """Fill out (n, 2) with (mmse, overlap); NaN where an input is not valid."""
-    sums = np.empty(3)
+    sums = np.empty(4)
     for i in range(s.size):
         if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
             out[i] = factor_mmse(beta[i], rho[i], s[i], nodes, weights, sums)[:2]
@@ -967,7 +1022,7 @@ def mmse_array(beta, rho, s, nodes, weights, out):
 @jit
 def deficit_array(beta, rho, s, nodes, weights, out):
     """Fill out (n,) with strong_threshold - mmse/s; NaN where an input is not valid."""
-    sums = np.empty(3)
+    sums = np.empty(4)
     for i in range(s.size):
         if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
             out[i] = factor_deficit(beta[i], rho[i], s[i], nodes, weights, sums)
@@ -978,7 +1033,7 @@ def deficit_array(beta, rho, s, nodes, weights, out):
 @jit
 def information_array(beta, rho, s, nodes, weights, out):
     """Fill out (n,) with the mutual information per entry; NaN where an input is not valid."""
-    sums = np.empty(3)
+    sums = np.empty(4)
     for i in range(s.size):
         if beta[i] >= 1.0 and rho[i] > 0.0 and s[i] >= 0.0:
             out[i] = factor_information(beta[i], rho[i], s[i], nodes, weights, sums)

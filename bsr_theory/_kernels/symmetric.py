@@ -46,7 +46,7 @@ _HUGE = 1e17  # rho or s rho from which on S cannot be told from a matrix of ind
 _SERIES = 0.15  # below this e - log(1 + e) is summed as a series of _TERMS terms
 _TERMS = 20
 
-MASS, CUBE, GAIN, LOGS = range(4)  # what bulk_sums accumulates
+MASS, CUBE, GAIN, ERROR, LOGS = range(5)  # what bulk_sums accumulates
 
 
 # --------------------------------------------------------------------------------------------
@@ -229,9 +229,10 @@ def make_panels(c, b, ends):
 def curve_sums(c, nodes, weights, with_logs, sums):
     """Fill ``sums`` with pi times the integrals of the density over the bulks.
 
-    MASS of 1, CUBE of (Im G)^2, GAIN of (kappa/w - 1)^2, LOGS of `_logs`; returns the number of
-    nodes.
+    MASS of 1, CUBE of (Im G)^2, GAIN of (kappa/w - 1)^2, ERROR of Re G (1/w - 1/(1 + A^2)), LOGS of
+    `_logs`; returns the number of nodes.
     """
+    middle = 1.0 + c.A * c.A  # w on the bulk of the noise below a thin signal, where G = -+ i
     sums[:] = 0.0
     ends = np.empty((_PANELS, 2))
     used = 0
@@ -249,6 +250,7 @@ def curve_sums(c, nodes, weights, with_logs, sums):
                 sums[MASS] += density
                 sums[CUBE] += density * z.y * z.y
                 sums[GAIN] += density * (z.rest / z.w) ** 2
+                sums[ERROR] += density * z.x * (middle - z.w) / (middle * z.w)
                 if with_logs:
                     sums[LOGS] += density * _logs(c, z)
     return used
@@ -278,16 +280,31 @@ def factor_mmse(rho, s, nodes, weights, sums):
         return n * (2.0 - n), (1.0 - n) ** 2, 1.0 - rho * (2.0 - n)
     if rho > _HUGE or s * rho > _HUGE:
         return s / (1.0 + s), 1.0 / (1.0 + s), s / (1.0 + s)
-    curve_sums(make_curve(rho, s), nodes, weights, False, sums)
-    deficit, gain = 4.0 * sums[CUBE] / (3.0 * math.pi), rho * sums[GAIN] / math.pi
-    # the bounds, those of a matrix of independent entries, matter below rho = 1e-8
+    c = make_curve(rho, s)
+    curve_sums(c, nodes, weights, False, sums)
+    return _errors(c, sums)
+
+
+@jit
+def _errors(c, sums):
+    """Return what `factor_mmse` does, from the sums over the curve.
+
+    Where mmse/s is small it is the integral of the denoised eigenvalue times h = 2 Re G; a
+    constant in the former, chosen such that nothing cancels, adds nothing.
+    """
+    rho, s = c.rho, c.s
+    # the bounds are those of a matrix of independent entries and of the limit s = 0
+    mmse = s * min(2.0 * rho * c.A * sums[ERROR] / math.pi, strong_threshold(rho), 1.0 / (1.0 + s))
     if s < 1.0:
         least = (1.0 - rho) ** 2 if rho < 1.0 else 0.0
-        deficit = min(max(deficit, s / (1.0 + s), least), 1.0)
-        mmse = s * (1.0 - deficit)
+        deficit = min(max(4.0 * sums[CUBE] / (3.0 * math.pi), s / (1.0 + s), least), 1.0)
+        if deficit < 0.5:
+            mmse = s * (1.0 - deficit)
         return mmse, 1.0 - mmse, deficit
-    gain = min(max(gain, 1.0 / (1.0 + s)), 1.0)
-    return 1.0 - gain, gain, 1.0 - (1.0 - gain) / s
+    gain = min(max(rho * sums[GAIN] / math.pi, 1.0 / (1.0 + s)), 1.0)
+    if gain < 0.5:
+        mmse = 1.0 - gain
+    return mmse, gain, 1.0 - mmse / s
 
 
 @jit
@@ -297,11 +314,20 @@ def strong_threshold(rho):
 
 
 @jit
+def _excess(rho, s, nodes, weights, sums):
+    """Return strong_threshold - mmse/s for rho < 1, from the smaller pair of equal difference."""
+    mmse, _, deficit = factor_mmse(rho, s, nodes, weights, sums)
+    if deficit > 0.5:
+        return strong_threshold(rho) - mmse / s
+    return deficit - (1.0 - rho) ** 2
+
+
+@jit
 def factor_deficit(rho, s, nodes, weights, sums):
     """Return strong_threshold - mmse/s to relative precision.
 
     For rho < 1 the difference loses its digits as s -> 0, where it is analytic in s with the
-    scale of the noise at which the bulks meet: the ratio to s is extrapolated from three noises.
+    scale of the noise at which the bulks meet: the ratio to s is extrapolated from six noises.
     """
     if s == 0.0:
         return 0.0
@@ -310,16 +336,16 @@ def factor_deficit(rho, s, nodes, weights, sums):
     if rho >= 1.0 or s == np.inf:
         lack = (1.0 - rho) ** 2 if rho < 1.0 else 0.0
         return factor_mmse(rho, s, nodes, weights, sums)[2] - lack
-    lack = (1.0 - rho) ** 2
-    step = max(3e-4 * min((1.0 - rho ** (1.0 / 3.0)) ** 3 / rho, 1.0), _TINY)
+    step = max(2e-3 * (1.0 - rho ** (1.0 / 3.0)) ** 3 / rho, _TINY)
     if s >= step:
-        return max(factor_mmse(rho, s, nodes, weights, sums)[2] - lack, 0.0)
-    x = s / step
+        return max(_excess(rho, s, nodes, weights, sums), 0.0)
     total = 0.0
-    for k, weight in ((1, 0.5 * (x - 2.0) * (x - 3.0)), (2, -(x - 1.0) * (x - 3.0)),
-                      (3, 0.5 * (x - 1.0) * (x - 2.0))):  # fmt: skip
-        noise = k * step
-        total += weight * (factor_mmse(rho, noise, nodes, weights, sums)[2] - lack) / noise
+    for k in range(1, 7):
+        weight = 1.0
+        for i in range(1, 7):
+            if i != k:
+                weight *= (s / step - i) / (k - i)
+        total += weight * _excess(rho, k * step, nodes, weights, sums) / (k * step)
     return max(s * total, 0.0)
 
 
@@ -346,10 +372,9 @@ def factor_information(rho, s, nodes, weights, sums):
     gaussian = 0.5 * (math.log1p(1.0 / s) if s > 1.0 else math.log1p(s) - math.log(s))
     if rho > _HUGE or s * rho > _HUGE:
         return gaussian
-    curve_sums(make_curve(rho, s), nodes, weights, True, sums)
-    ratio = 1.0 - 4.0 * sums[CUBE] / (3.0 * math.pi)
-    if s > 1.0:
-        ratio = (1.0 - rho * sums[GAIN] / math.pi) / s
+    c = make_curve(rho, s)
+    curve_sums(c, nodes, weights, True, sums)
+    ratio = _errors(c, sums)[0] / s
     return min(max(0.5 * sums[LOGS] / math.pi - 0.25 * ratio, 0.0), gaussian)
 
 
@@ -495,7 +520,7 @@ def spectral_values(rho, s, y, edges, out):
 @jit
 def mmse_array(rho, s, nodes, weights, out):
     """Fill out (n, 2) with (mmse, 1 - mmse); NaN where an input is not valid."""
-    sums = np.empty(4)
+    sums = np.empty(5)
     for i in range(s.size):
         if 0.0 < rho[i] < np.inf and s[i] >= 0.0:
             out[i] = factor_mmse(rho[i], s[i], nodes, weights, sums)[:2]
@@ -506,7 +531,7 @@ def mmse_array(rho, s, nodes, weights, out):
 @jit
 def deficit_array(rho, s, nodes, weights, out):
     """Fill out (n,) with strong_threshold - mmse/s; NaN where an input is not valid."""
-    sums = np.empty(4)
+    sums = np.empty(5)
     for i in range(s.size):
         if 0.0 < rho[i] < np.inf and s[i] >= 0.0:
             out[i] = factor_deficit(rho[i], s[i], nodes, weights, sums)
@@ -517,7 +542,7 @@ def deficit_array(rho, s, nodes, weights, out):
 @jit
 def information_array(rho, s, nodes, weights, out):
     """Fill out (n,) with the mutual information over d^2/2; NaN where an input is not valid."""
-    sums = np.empty(4)
+    sums = np.empty(5)
     for i in range(s.size):
         if 0.0 < rho[i] < np.inf and s[i] >= 0.0:
             out[i] = factor_information(rho[i], s[i], nodes, weights, sums)

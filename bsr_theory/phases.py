@@ -76,6 +76,7 @@ _NOISY = 1e-3  # relative errors of alpha above which nothing is said of a curve
 _FAR = 1e300  # noise at which the overlap of any prior is a multiple of 1/s
 _DEAF = 1e-290  # precision of labels on which alpha would have to be near overflow
 _BLIND = 1e-9  # precision at q = 0, relative to that elsewhere, below which it is 0
+_FLAT = 1e-6  # third derivative of log alpha below which the curve has no inflection there
 _RESIDUAL = 1e-13  # of a pixel: the evaluations of mmse are at their rounding there
 _ACCEPT = 1e-11
 
@@ -884,7 +885,8 @@ def critical_point(
     Notes
     -----
     At the cusp ``alpha(s)`` has a horizontal inflection: the steepest ascent of the unstable part
-    is followed until it is 0.
+    is followed until it is 0.  A transition that becomes continuous, at a tricritical
+    point where its jump starts from no overlap, has no cusp.
 
     Examples
     --------
@@ -910,7 +912,10 @@ def critical_point(
         family = _Family(points)
         only = _curves(family, _weak_recovery(family), progress=False)[0]
         if only is None and family.teaches[0]:
-            raise ValueError(f"mmse of the prior must be a smooth function of s: {prior!r}")
+            raise ValueError(
+                "mmse of the prior must be a smooth function of s, and thin factors not thinner "
+                f"than 1e-285: {prior!r}"
+            )
         if only is None:
             raise ValueError(f"{parameter} is out of its range: {value!r}")
         return only
@@ -930,15 +935,15 @@ def critical_point(
     def apart(x: float, y: float) -> bool:
         return abs(at(x) - at(y)) > 0.05 * max(abs(at(x)), abs(at(y)))
 
-    inside, outside = (to(v) for v in ((low, high) if ends[low].rises.size else (high, low)))
-    here, there = (ends[v] for v in ((low, high) if ends[low].rises.size else (high, low)))
+    with_it, without = (low, high) if ends[low].rises.size else (high, low)
+    inside, here, outside, there = to(with_it), ends[with_it], to(without), ends[without]
     # close to the cusp the steepest ascent outlives the transition
     steps = 0
-    none = ValueError(f"between low={low!r} and high={high!r} the transition has no cusp")
+    no_cusp = f"between low={low!r} and high={high!r} the transition has no cusp"
     while steps < 8 or apart(inside, outside) or not _summits(there).size:
         middle = 0.5 * (inside + outside)
         if steps == 200 or middle in (inside, outside):
-            raise none
+            raise ValueError(no_cusp)
         found = curve(at(middle))
         if found.rises.size:
             inside, here = middle, found
@@ -947,7 +952,7 @@ def critical_point(
         steps += 1
     summits = _summits(here, unstable=True)
     if not summits.size:
-        raise none
+        raise ValueError(no_cusp)
     place = float(summits[np.argmax(here.slope(summits))])
 
     def ascent(x: float) -> float:
@@ -967,6 +972,8 @@ def critical_point(
     value = at(x)
     problem = _replace(Problem(prior, channel, 1.0), **{parameter: value})
     ascent(x)
+    if not -float(curve(value).slope.derivative(2)(place)) > _FLAT:
+        raise ValueError(no_cusp)
     family = _Family(_Points(problem))
     log_alpha, mmse, q = family.evaluate(np.array([place]), np.zeros(1, dtype=np.intp))
     return CriticalPoint(

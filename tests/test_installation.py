@@ -126,6 +126,26 @@ def test_the_cache_can_be_named_and_switched_off(installed: Path, tmp_path: Path
     assert not list(installed.rglob("*.nbc"))
 
 
+def test_an_update_of_one_file_recompiles_its_callers(installed: Path, tmp_path: Path) -> None:
+    """Numba embeds what a function calls, and looks at the file of the function alone."""
+    folder = installed / "bsr_theory" / "_kernels"
+    callee = "from . import jit\n@jit\ndef value():\n    return {}\n"
+    (folder / "callee.py").write_text(callee.format(1))
+    (folder / "caller.py").write_text(
+        "from . import jit\nfrom .callee import value\n@jit\ndef twice():\n    return 2 * value()\n"
+    )
+    program = (
+        "import json\nfrom bsr_theory._kernels.caller import twice\n"
+        "print(json.dumps([twice(), sum(twice.stats.cache_hits.values())]))"
+    )
+    where = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert run(program, installed, **where) == [2, 0]
+    assert run(program, installed, **where) == [2, 1]
+    (folder / "callee.py").write_text(callee.format(30))
+    assert run(program, installed, **where) == [60, 0]
+    assert run(program, installed, **where) == [60, 1]
+
+
 @pytest.mark.slow  # compiles
 def test_a_problem_is_solved_where_nothing_can_be_written(installed: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"

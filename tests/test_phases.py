@@ -74,6 +74,24 @@ class ToyChannel(Channel):
 
 
 @dataclasses.dataclass(frozen=True)
+class TricriticalChannel(ToyChannel):
+    """``precision = q (1 + delta q)``: for few labels the square of the overlap decides.
+
+    Of independent entries ``alpha = 1/((1 - q)(1 + delta q))``, which falls with q for delta > 1.
+    """
+
+    @property
+    def resolves(self):
+        return np.zeros(self.shape)[()]
+
+    def precision(self, q, v=None):
+        return np.asarray(q, float) * (1.0 + np.asarray(self.delta) * q)
+
+    def information(self, q, v=None):
+        return -0.25 * np.asarray(q, float) ** 2 * (1.0 + np.asarray(self.delta) * q * 2.0 / 3.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class CostlyToyChannel(ToyChannel):
     """The same, told to be slow: its curves go through the interpolated precision."""
 
@@ -401,6 +419,17 @@ def test_thin_factors_down_to_the_end_of_doubles():
 
 
 class TestCriticalPoint:
+    @pytest.mark.parametrize("ends", [(0.5, 2.0), (-0.5, 50.0), (100.0, 0.0)])
+    def test_a_transition_that_becomes_continuous_has_no_cusp(self, ends):
+        prior = GaussianFactorPrior(1.0, INF)
+        few = thresholds(prior, TricriticalChannel(np.array([0.9, 1.1, 3.0])))
+        assert few.status.tolist() == [Status.ABSENT, Status.CONVERGED, Status.CONVERGED]
+        # it begins at 1/((1 - q)(1 + delta q)) with q = (delta - 1)/(2 delta)
+        expected = 4 * np.array([1.1, 3.0]) / (1 + np.array([1.1, 3.0])) ** 2
+        np.testing.assert_allclose(few.informed_spinodal[1:], expected, rtol=1e-12)
+        with pytest.raises(ValueError, match="the transition has no cusp"):
+            critical_point(prior, TricriticalChannel(), low=ends[0], high=ends[1])
+
     def test_cusp(self):
         prior = GaussianFactorPrior(1.0, 1.0)
         point = critical_point(prior, ToyChannel(), low=0.0, high=1.0)

@@ -406,16 +406,21 @@ class TestFirstOrder:
 
 def test_thin_factors_down_to_the_end_of_doubles():
     """At beta = inf everything depends on alpha/rho; at finite beta noise hides thin factors."""
-    rho = np.array([1e-6, 1e-9, 1e-12, 1e-29, 1e-60, 1e-100])
+    rho = np.array([1e-6, 1e-9, 1e-12, 1e-29, 1e-60, 1e-100, 1e-150, 1e-200, 1e-280])
     found = thresholds(GaussianFactorPrior(np.inf, rho), AbsChannel(0.0))
     assert (found.status == Status.CONVERGED).all()
     np.testing.assert_allclose(found.weak_recovery / rho, 0.5, rtol=2e-6)
-    np.testing.assert_allclose(found.algorithmic / rho, found.algorithmic[-1] / 1e-100, rtol=2e-6)
+    np.testing.assert_allclose(found.algorithmic / rho, found.algorithmic[5] / 1e-100, rtol=2e-6)
     np.testing.assert_allclose(found.information_theoretic / rho, 1.0, rtol=2e-6)
     found = thresholds(GaussianFactorPrior(1.0, rho), AbsChannel(0.0))
     np.testing.assert_allclose(found.weak_recovery, 0.5, rtol=1e-12)
     np.testing.assert_allclose(found.algorithmic, 0.5, rtol=1e-5)
     np.testing.assert_allclose(found.strong_recovery / rho, 2.0, rtol=2e-6)
+    np.testing.assert_allclose(found.information_theoretic / rho, 2.0, rtol=2e-6)
+    # where 1/rho, the noise at which they are first seen, is near overflow
+    lost = thresholds(GaussianFactorPrior(1.0, [1e-290, 1e-310]), AbsChannel(0.0))
+    assert (lost.status == Status.NOT_CONVERGED).all()
+    assert np.isnan(lost.algorithmic).all()
 
 
 class TestCriticalPoint:

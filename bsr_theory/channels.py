@@ -40,6 +40,7 @@ __all__ = [
 _GRAIN = 64  # of the 512 points of a block, 8 remain where a point takes a millisecond
 _WIDE = 64  # labels that count as one point: a score takes tens of nanoseconds
 _PANEL, _DEGREE = 1.5, 16  # interpolation in log(q/v): poles at distance pi, error 1e-15
+_WHOLE = 690.0  # log(q/v) up to which panels may begin
 
 
 class Channel(ABC):
@@ -297,7 +298,7 @@ def _interpolated(channel: Any, what: int, q: Array, v: Array) -> Array:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         x = (np.log(q) - np.log(v)) / _PANEL
-    inner = np.isfinite(x)
+    inner = np.abs(x) < _WHOLE / _PANEL  # the ends of a panel are numbers
     panel = np.floor(x[inner])
     keys, where = np.unique(panel, return_inverse=True)
     out, values = np.empty(q.size), np.empty(panel.size)

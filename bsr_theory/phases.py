@@ -52,6 +52,7 @@ from .state_evolution import (
     _MARGIN,
     _PANEL,
     _by_channel,
+    _descend,
     _log_alpha,
     _Points,
     _root,
@@ -194,8 +195,8 @@ class _Interpolated:
     polynomial in its logarithm.
     """
 
-    _START, _ORDER, _WIDTH, _END = 0.02, 16, 3.0, 50.0
-    # error at which a panel may be twice as wide as the one before, and of sharing
+    _START, _ORDER, _WIDTH, _END = 0.02, 16, 3.0, 690.0
+    # error above which a panel is halved, at which the next may be twice as wide, and of sharing
     _ENOUGH = 1e-10
 
     def __init__(
@@ -252,10 +253,14 @@ class _Interpolated:
         panels = []
         while ends[-1] < cls._END:
             x = ends[-1] + width * unit
-            panels.append(precision(special.expit(x), special.expit(-x)))
+            values = precision(special.expit(x), special.expit(-x))
+            last = np.max(np.abs(basis[-2:] @ np.log(values)))
+            if last > cls._ENOUGH and width > cls._WIDTH:
+                width *= 0.5
+                continue
+            panels.append(values)
             ends.append(ends[-1] + width)
-            last = np.abs(basis[-2:] @ np.log(panels[-1]))
-            if np.max(last) * 2.0**cls._ORDER < cls._ENOUGH:
+            if last * 2.0**cls._ORDER < cls._ENOUGH:
                 width *= 2.0
         return start, np.array(ends), np.stack(panels, axis=1)
 
@@ -1281,8 +1286,10 @@ def _exact(
     least, most = (x[at] - log_alpha[rest] for x in (points.low, points.high))
     least = np.where(np.isfinite(least), np.maximum(least - _MARGIN, _BOTTOM), _DEEP)
     most = np.where(np.isfinite(most), np.minimum(most + _MARGIN, -_BOTTOM), _HIGH)
-    low, high = np.maximum(ends[0, rest], least), np.minimum(ends[1, rest], most)
     every = np.arange(rest.size)
+    never = points.unbounded(at)
+    least[never] = _descend(gap, least[never], every[never])
+    low, high = np.maximum(ends[0, rest], least), np.minimum(ends[1, rest], most)
     found = _root(gap, low, high, every)
     # a root that rounding hides is the spinodal itself
     at_low, at_high = np.abs(gap(low, every)), np.abs(gap(high, every))

@@ -188,10 +188,17 @@ class _Points:
         """Return prior and channel of the points ``index``."""
         return select(self.prior, self.shape, index), select(self.channel, self.shape, index)
 
+    def unbounded(self, index: _Index) -> npt.NDArray[np.bool_]:
+        """Tell where the error falls forever with alpha: no noise, and no perfect recovery."""
+        return np.asarray(~np.isfinite(self.low[index]) & (self.resolves[index] == 0.0))
+
     def least(self, index: _Index) -> Array:
         """Return log s below every fixed point, with a margin for rounding."""
-        # without noise in the labels there is no bound: what is below counts as perfect recovery
+        # without noise in the labels there is no bound: what is below counts as perfect recovery,
         low = np.where(np.isfinite(self.low[index]), self.low[index] - _MARGIN, _FLOOR)
+        # or, if they never determine h, is reached by more of them
+        never = self.unbounded(index)
+        low[never] = _descend(self.gap, low[never], index[never])
         return np.asarray(np.maximum(low, _BOTTOM))
 
     def evaluate(self, logs: Array, index: _Index) -> tuple[Array, Array, Array]:
@@ -227,6 +234,17 @@ class _Points:
         return replace(prior, **fields)
 
 
+def _descend(gap: Callable[..., Array], low: Array, index: _Index) -> Array:
+    """Return log s, ``low`` or less, where alpha(s) has risen to alpha: gap is not negative."""
+    low = low.copy()
+    active = np.arange(low.size)
+    while active.size:
+        short = (gap(low[active], index[active]) < 0.0) & (low[active] > _BOTTOM)
+        active = active[short]
+        low[active] = np.maximum(low[active] - 20.0, _BOTTOM)
+    return low
+
+
 def _root(f: Callable[..., Array], low: Array, high: Array, index: _Index) -> Array:
     """Return the roots of ``f(x, index)`` between ``low`` and ``high``, NaN where none is found."""
     if index.size == 0:
@@ -248,7 +266,7 @@ def _from_table(points: _Points, index: _Index, tolerance: float) -> tuple[Array
 
     Returns log s, mmse, overlap and residual, NaN where that did not work.
     """
-    low = np.maximum(points.least(index), _FLOOR)
+    low = np.maximum(points.low[index] - _MARGIN, _FLOOR)
     high = np.maximum(np.minimum(points.high[index], -_BOTTOM), low + 1e-9)
     prior = points.shared_prior(index)
     table = _Table.between(prior, float(low.min()), float(high.max()) + 1e-6)
@@ -330,8 +348,10 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
             solved = _from_table(points, group, tolerance)
             logs[group], mmse[group], q[group], residual[group] = solved
             group = group[~(residual[group] <= tolerance)]
-        low = np.maximum(points.low[group], np.minimum(points.high[group], 0.0) + _BOTTOM)
         high = points.high[group] + _MARGIN
+        low = np.maximum(points.low[group], np.minimum(points.high[group], 0.0) + _BOTTOM)
+        never = points.unbounded(group)
+        low[never] = _descend(points.gap, np.minimum(high[never], 0.0), group[never])
         logs[group] = _root(points.gap, low - _MARGIN, high, group)
         slow.append(group)
     # residuals are measured at the point that is returned

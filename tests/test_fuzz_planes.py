@@ -144,6 +144,11 @@ def test_phase_diagrams(examples: int) -> None:
         # 1 + rho, the second moment of symmetric factors, has to be told from rho
         symmetric = isinstance(prior, bsr.SymmetricFactorPrior)
         told = not symmetric or not np.any(axes.get("rho", prior.rho) >= 1e12)
+        # errors of noiseless classes fall like (rho/alpha)^2, and have to be doubles
+        widths = np.ravel(axes.get("rho", getattr(prior, "rho", 1.0)))
+        samples = np.ravel(axes.get("alpha", alpha))
+        least = np.min(widths[widths > 0.0], initial=1.0)
+        told &= least > 1e-145 * np.max(samples[np.isfinite(samples)], initial=1.0)
         if told and all(moderate(x) for x in given):
             assert (status[good] < Status.NOT_CONVERGED).all(), (status, axes, prior, channel)
         assert np.isin(status[good], [0, 1, 2, 10]).all()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import integrate, special, stats
 
 import bsr_theory as bsr
 from bsr_theory import (
@@ -25,12 +26,15 @@ from bsr_theory import (
     LogisticChannel,
     LowRankFactorPrior,
     Problem,
+    QuantizedChannel,
     ReLUChannel,
+    SignChannel,
     Status,
     bilinear_regression,
     fixed_points,
     free_entropy,
     iterate,
+    phase_diagram,
     solve,
     state_evolution,
 )
@@ -478,3 +482,20 @@ def test_labels_that_tell_next_to_nothing(gain):
     np.testing.assert_allclose(found.q, alpha * gain**2 / 4.0, rtol=1e-9, atol=1e-300)
     np.testing.assert_allclose(found.mmse, 1.0, rtol=1e-9)
     assert found.status.tolist() == [2 if gain < 1e-149 else 0] * 3
+
+
+@pytest.mark.parametrize("prior", [GaussianFactorPrior(2.0, 0.3), GaussianFactorPrior(1.0, 1e-9)])
+def test_noiseless_classes_of_very_many_labels(prior):
+    """The error falls with the square of their number: a label in a gap of h tells its place."""
+    # precision(q) sqrt(1 - q) -> sum over thresholds of phi(tau) int phi^2/(Phi (1 - Phi))
+    density = stats.norm.pdf
+    rate = integrate.quad(lambda x: density(x) ** 2 / special.ndtr(x) / special.ndtr(-x), -8, 8)[0]
+    alpha = np.array([1e6, 1e10, 1e30, 1e80, 1e120])
+    for channel, heights in ((SignChannel(), 0.0), (QuantizedChannel([-0.5, 0.2]), [-0.5, 0.2])):
+        expected = (prior.strong_recovery / (alpha * np.sum(density(heights)) * rate)) ** 2
+        point = solve(Problem(prior, channel, alpha))
+        assert (point.status == Status.CONVERGED).all()
+        np.testing.assert_allclose(point.mmse, expected, rtol=1e-5)
+        np.testing.assert_allclose(point.mmse[2:], expected[2:], rtol=1e-9)
+        plane = phase_diagram(Problem(prior, channel, 1.0), alpha=alpha, beta=[prior.beta])
+        np.testing.assert_allclose(plane.mmse_bayes.values.ravel(), point.mmse, rtol=1e-9)

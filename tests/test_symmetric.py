@@ -131,6 +131,15 @@ def test_thin_factors(rho, s, mmse, deficit):
     assert prior.deficit(s) == pytest.approx(deficit, rel=1e-9, abs=0.0)
 
 
+@pytest.mark.parametrize("rho", [1e-10, 1e-12, 1e-30])
+def test_thin_factors_that_noise_hides(rho):
+    """On both sides of the width where their limit takes over."""
+    prior, n = SymmetricFactorPrior(rho), np.array([1.1, 1.5, 3.0, 1e3, 1e8])
+    # free cumulants rho^(1 - k/2): sum over k of rho^(2 - k) s^(1 - k)
+    expected = n / (n - 1.0) * rho / n
+    np.testing.assert_allclose(prior.explained_variance(n / rho), expected, rtol=1e-6)
+
+
 class TestOracle:
     @pytest.mark.parametrize(("rho", "s"), POINTS)
     def test_mmse_and_information(self, rho, s):

@@ -275,9 +275,11 @@ def factor_mmse(rho, s, nodes, weights, sums):
         return 1.0, 0.0, 1.0
     if rho < _THIN:  # r outliers that do not interact
         n = s * rho
+        # noise hides them from n = 1 on, over a share rho^(1/3) of it
+        least = 1.0 / (1.0 + s) / max(abs(1.0 - 1.0 / n), rho ** (1.0 / 3.0)) if n > 0.5 else 0.0
         if n >= 1.0:
-            return 1.0, 0.0, 1.0 - 1.0 / s
-        return n * (2.0 - n), (1.0 - n) ** 2, 1.0 - rho * (2.0 - n)
+            return 1.0 - least, least, 1.0 - (1.0 - least) / s
+        return n * (2.0 - n), max((1.0 - n) ** 2, least), 1.0 - rho * (2.0 - n)
     if rho > _HUGE or s * rho > _HUGE:
         return s / (1.0 + s), 1.0 / (1.0 + s), s / (1.0 + s)
     c = make_curve(rho, s)

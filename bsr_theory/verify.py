@@ -624,20 +624,7 @@ def _closed_form(kernel: Any, target: Callable[[Any, Any], Any], *, imaginary: b
     )
 
 
-def _shrunk(curve: Any, t: Any) -> Any:
-    return curve.w(t) - curve.s * ((1 - 1 / curve.beta) + 2 / curve.beta * curve.wg(t))
-
-
-@_certifies(
-    _python(rectangular._w_shrunk_by_t),
-    "denoiser",
-    "y (y - s h(y)) on the pairs: a polynomial in Re t, |t|^2 and xi",
-    source="arXiv:2410.18858; arXiv:2203.07752; docs/theory",
-    means="sympy: the compiled loop's closed form against h = (1 - 1/beta)/y + (2 y/beta) Re g",
-    bar=0.0,
-)
-def _denoiser(kernel: Any) -> float:
-    return _closed_form(kernel, _shrunk, imaginary=False)
+_SHRUNK = "sympy: the compiled loop's closed form against h = (1 - 1/beta)/y + (2 y/beta) Re g"
 
 
 @_certifies(
@@ -645,11 +632,22 @@ def _denoiser(kernel: Any) -> float:
     "denoiser-thin",
     "y (y - s h(y)) = (|u|^2 (xi + h - rho)/rho - 2 s rho Re u)/(beta rho) on the pairs",
     source="docs/theory, the curve of conjugate pairs",
-    means="sympy: the compiled loop's closed form against h = (1 - 1/beta)/y + (2 y/beta) Re g",
+    means=_SHRUNK,
     bar=0.0,
 )
-def _denoiser_of_thin_factors(kernel: Any) -> float:
-    return _closed_form(kernel, _shrunk, imaginary=False)
+@_certifies(
+    _python(rectangular._w_shrunk_by_t),
+    "denoiser",
+    "y (y - s h(y)) on the pairs: a polynomial in Re t, |t|^2 and xi",
+    source="arXiv:2410.18858; arXiv:2203.07752; docs/theory",
+    means=_SHRUNK,
+    bar=0.0,
+)
+def _denoiser(kernel: Any) -> float:
+    def shrunk(curve: Any, t: Any) -> Any:
+        return curve.w(t) - curve.s * ((1 - 1 / curve.beta) + 2 / curve.beta * curve.wg(t))
+
+    return _closed_form(kernel, shrunk, imaginary=False)
 
 
 @_certifies(

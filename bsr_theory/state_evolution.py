@@ -350,8 +350,9 @@ def _solve_single(points: _Points, tolerance: float) -> tuple[Array, Array, Arra
             group = group[~(residual[group] <= tolerance)]
         high = points.high[group] + _MARGIN
         low = np.maximum(points.low[group], np.minimum(points.high[group], 0.0) + _BOTTOM)
-        never = points.unbounded(group)
-        low[never] = _descend(points.gap, np.minimum(high[never], 0.0), group[never])
+        # without noise in the labels: further down the error of thin factors would underflow
+        free = ~np.isfinite(points.low[group])
+        low[free] = _descend(points.gap, np.minimum(high[free], 0.0), group[free])
         logs[group] = _root(points.gap, low - _MARGIN, high, group)
         slow.append(group)
     # residuals are measured at the point that is returned

@@ -30,6 +30,7 @@ from bsr_theory import (
     ReLUChannel,
     SignChannel,
     Status,
+    SymmetricFactorPrior,
     bilinear_regression,
     fixed_points,
     free_entropy,
@@ -499,3 +500,17 @@ def test_noiseless_classes_of_very_many_labels(prior):
         np.testing.assert_allclose(point.mmse[2:], expected[2:], rtol=1e-9)
         plane = phase_diagram(Problem(prior, channel, 1.0), alpha=alpha, beta=[prior.beta])
         np.testing.assert_allclose(plane.mmse_bayes.values.ravel(), point.mmse, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rho", [1e-6, 1e-10, 1e-60, 1e-140])
+def test_noiseless_equations_for_thin_factors(rho):
+    """In closed form: mmse = 1 - x at beta = inf, x (2 - x) at beta = 1, x = alpha/rho."""
+    x = np.array([0.01, 0.5, 0.9])
+    for_many = solve(Problem(GaussianFactorPrior(INF, rho), GaussianChannel(), x * rho))
+    assert (for_many.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(for_many.mmse, 1.0 - x, rtol=max(2 * rho, 1e-12))
+    x = np.array([1.2, 1.5, 1.9])
+    for prior in (GaussianFactorPrior(1.0, rho), SymmetricFactorPrior(rho)):
+        point = solve(Problem(prior, GaussianChannel(), x * rho / prior.snr_per_alpha))
+        assert (point.status == Status.CONVERGED).all()
+        np.testing.assert_allclose(point.mmse, x * (2.0 - x), rtol=max(40 * rho, 1e-9))

@@ -41,7 +41,7 @@ _SPAN = 3.0  # largest step of log w: the integrands grow like its third power
 _PANELS = 96  # more than any parameters have asked for (16)
 _NEWTON = 1e-9  # relative Newton step after which the next one is below rounding
 _TINY = 1e-40  # noise below which mmse is its limit to all digits
-_THIN = 1e-11  # width that counts as zero
+_THIN = 1e-20  # width that counts as zero
 _HUGE = 1e17  # rho or s rho from which on S cannot be told from a matrix of independent entries
 _SERIES = 0.15  # below this e - log(1 + e) is summed as a series of _TERMS terms
 _TERMS = 20
@@ -112,9 +112,9 @@ def make_curve(rho, s):
 # One bulk: from its upper edge (smallest w) to its lower edge
 # --------------------------------------------------------------------------------------------
 
-# g0, w0: G and w at the upper edge; rest = kappa - w0; height = the range H of log w;
+# g0, w0: G and w at the upper edge; far = A - g0; rest = kappa - w0; height = the range H of log w;
 # other_gap = the edge across the gap.
-Bulk = namedtuple("Bulk", "g0 w0 rest height other_gap")
+Bulk = namedtuple("Bulk", "g0 far w0 rest height other_gap")
 Point = namedtuple("Point", "w rest x y slope")  # rest = kappa - w, G = x - i y, slope = -dy/dlog w
 
 
@@ -131,7 +131,18 @@ def make_bulk(c, which):
     else:
         g0, other = c.g_upper, c.g_gap2
         height = 2.0 * math.log((c.g_gap1 - c.A) / (c.A - c.g_upper))
-    return Bulk(g0, (c.A - g0) ** 2, g0 * (2.0 * c.A - g0), height, other)
+    far = c.A - g0
+    square = (1.0 - g0) * (1.0 + g0)
+    if 0.0 < far < c.A * square:
+        # at an edge sin(phi) the distance to A is a tan(phi): all digits of a thin bulk next to A
+        far = c.a * g0 / math.sqrt(square)
+        g1 = c.g_gap1
+        square1 = (1.0 - g1) * (1.0 + g1)
+        if c.bulks == 2 and g1 - c.A < c.A * square1:
+            cos, cos1 = math.sqrt(square), math.sqrt(square1)
+            sin = (far + c.a * g1 / cos1) * (g0 + g1) / (g1 * cos + g0 * cos1)  # sin(phi1 - phi0)
+            height = 2.0 * math.log1p(sin / (cos1 * g0))  # of (tan(phi1)/tan(phi0))^2
+    return Bulk(g0, far, far * far, g0 * (2.0 * c.A - g0), height, other)
 
 
 @jit
@@ -143,9 +154,11 @@ def arc_point(c, b, eta):
     rho = c.rho
     far = w + rho
     q = 1.0 / (far * (b.w0 + rho))
-    # differences to the edge, where |G|^2 = (Re G)^2
+    # differences to the edge, where |G|^2 = (Re G)^2 and w = (A - Re G)^2
     dx = -0.5 * d * (w * b.w0 + rho * (w + b.w0 + c.less)) * q / c.A
     y2 = rho * d * q - dx * (2.0 * b.g0 + dx)
+    if b.w0 < b.g0 * b.g0:  # the same around A, to which G is nearer than to 0
+        y2 = d + dx * (2.0 * b.far - dx)
     slope = w * (w * (w + 2.0 * rho) + rho * c.less) / (far * far * c.A) + rho * c.A / w
     return Point(w, b.rest - d, b.g0 + dx, math.sqrt(max(y2, 0.0)), slope)
 
@@ -372,7 +385,8 @@ def factor_information(rho, s, nodes, weights, sums):
         more = 0.5 * strong_threshold(rho) * (math.log(_TINY) - math.log(s))
         return factor_information(rho, _TINY, nodes, weights, sums) + more
     gaussian = 0.5 * (math.log1p(1.0 / s) if s > 1.0 else math.log1p(s) - math.log(s))
-    if rho > _HUGE or s * rho > _HUGE:
+    # the first correction is of relative order 1/(rho s^2) where the signal is hidden
+    if rho > _HUGE or s * rho > _HUGE or (s * rho > 2.0 and s * rho * s > 1e17):
         return gaussian
     c = make_curve(rho, s)
     curve_sums(c, nodes, weights, True, sums)

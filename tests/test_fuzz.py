@@ -228,6 +228,15 @@ def fuzz(strategy: st.SearchStrategy[Any], examples: int, test: Callable[[Any], 
     )(given(strategy)(test))()
 
 
+def in_parts(few: int) -> list[Any]:
+    """Return (examples, part): a few for every day, and ten parts of 1000 for what takes hours.
+
+    A part is the first word of the seeds of its examples, so that no two draw the same ones.
+    """
+    parts = [pytest.param(1000, part, marks=pytest.mark.slow) for part in range(1, 11)]
+    return [(few, 0), *parts]
+
+
 # --------------------------------------------------------------------------------------------
 # Functions of numbers
 # --------------------------------------------------------------------------------------------

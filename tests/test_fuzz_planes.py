@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from test_fuzz import ALPHA, BETA, DELTA, NAN, NO_NUMBERS, RHO, Real, fuzz
+from test_fuzz import ALPHA, BETA, DELTA, NAN, NO_NUMBERS, RHO, Real, fuzz, in_parts
 
 import bsr_theory as bsr
 from bsr_theory import Status
@@ -108,10 +108,10 @@ def test_thresholds(examples: int) -> None:
     fuzz(st.integers(0, 2**63), examples, test)
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_phase_diagrams(examples: int) -> None:
+@pytest.mark.parametrize(("examples", "part"), in_parts(15))
+def test_phase_diagrams(examples: int, part: int) -> None:
     def test(seed: int) -> None:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng([part, seed])
         prior = any_prior(rng)
         channel = any_channel(rng, prior)
         own = [
@@ -177,10 +177,10 @@ def test_axes_that_are_none(name: str) -> None:
             bsr.phase_diagram(problem, **{name: wrong, other: [0.5]})
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_critical_points(examples: int) -> None:
+@pytest.mark.parametrize(("examples", "part"), in_parts(5))
+def test_critical_points(examples: int, part: int) -> None:
     def test(seed: int) -> None:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng([part, seed])
         prior = any_prior(rng)
         channel = any_channel(rng, prior)
         names = [f.name for f in dataclasses.fields(channel)]

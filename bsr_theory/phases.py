@@ -254,14 +254,16 @@ class _Interpolated:
         while ends[-1] < cls._END:
             x = ends[-1] + width * unit
             values = precision(special.expit(x), special.expit(-x))
-            last = np.max(np.abs(basis[-2:] @ np.log(values)))
-            if last > cls._ENOUGH and width > cls._WIDTH:
+            size = np.max(np.abs(basis @ np.log(values)), axis=1)
+            if np.max(size[-2:]) > cls._ENOUGH and width > cls._WIDTH:
                 width *= 0.5
                 continue
             panels.append(values)
             ends.append(ends[-1] + width)
-            if last * 2.0**cls._ORDER < cls._ENOUGH:
+            # half of the order is enough here
+            if np.max(size[cls._ORDER // 2 :]) < 0.01 * cls._ENOUGH:
                 width *= 2.0
+            width = min(width, cls._END - ends[-1])
         return start, np.array(ends), np.stack(panels, axis=1)
 
     def _split(self, q: Array, v: Array) -> tuple[npt.NDArray[np.bool_], _Index, Array]:
@@ -586,13 +588,18 @@ def _weak_recovery(family: _Family) -> Array:
     return weak
 
 
-def _curves(family: _Family, weak: Array, progress: bool) -> list[_Curve | None]:
-    """Return the curve of every valid point whose prior's mmse is smooth."""
+def _curves(
+    family: _Family, weak: Array, progress: bool, known: _Denoising | None = None
+) -> list[_Curve | None]:
+    """Return the curve of every valid point whose prior's mmse is smooth.
+
+    ``known``: the table of the prior, if it is one and made before.
+    """
     points = family.points
     curves: list[_Curve | None] = [None] * points.alpha.size
     groups = points.groups(np.flatnonzero(family.teaches))
     for group in _bar(groups, "curves", progress):
-        table = _Denoising(points.shared_prior(group))
+        table = known or _Denoising(points.shared_prior(group))
         for at in group:
             channel = select(points.channel, points.shape, np.array([at]))
             row = np.full(table.logs.size, at)
@@ -912,10 +919,13 @@ def critical_point(
     low, high = check_number("low", low, low=-np.inf), check_number("high", high, low=-np.inf)
     tolerance = check_number("tolerance", tolerance, open_low=True)
 
+    # of the prior, where it is the same on the whole line
+    denoising = _Denoising(prior) if parameter in parameters(channel) else None
+
     def curve(value: float) -> _Curve:
         points = _Points(_replace(Problem(prior, channel, 1.0), **{parameter: value}))
         family = _Family(points)
-        only = _curves(family, _weak_recovery(family), progress=False)[0]
+        only = _curves(family, _weak_recovery(family), False, denoising)[0]
         if only is None and family.teaches[0]:
             raise ValueError(
                 "mmse of the prior must be a smooth function of s, and thin factors not thinner "

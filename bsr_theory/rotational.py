@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ __all__ = ["RotationallyInvariantPrior", "SymmetricPrior", "without_symmetry"]
 _TINY = 1e-40  # noise, relative to the variance of S, below which mmse is its limit
 _LEAST = 1e-30  # the same for the information: edges of smaller bulks are not found
 _VAST = 1e8  # the same, relative to the largest value, above which the overlap is a series
+_MANY = 1e50  # aspect ratio beyond which either the signal or the noise counts as infinite
+_MET = 1e-8  # s, in units of sqrt(beta), below which it is the number of columns
 _HIDDEN = 1e18  # the same, above which the estimate is a share of what is seen
 _SPLIT = 3e-4  # of the noise at which two bulks meet: below it the deficit is a parabola
 _MIXED = 1e-7  # noise below which the deficit of a law with atoms and a density is a power
@@ -474,13 +477,23 @@ class RotationallyInvariantPrior(_Invariant):
         return noise
 
     def _exact(self, s: Array) -> Array:
-        if self.beta < np.inf:
+        if self.beta < _MANY:
             return super()._exact(s)
-        # columns of S are Gaussian with a covariance that is learned for free
         out = np.empty((s.size, 3))
+        # s is far above the eigenvalues of S S^T: s overlap depends on s/sqrt(beta) alone
+        met = s / math.sqrt(self.beta) > _MET * self._moment
+        if met.any():
+            ratio = math.sqrt(_MANY) / math.sqrt(self.beta)
+            rows = np.empty((int(met.sum()), 3))
+            subordination.mmse_array(self._source, 1.0 / _MANY, ratio * s[met], rows)
+            learned = ratio * rows[:, 1]
+            rest = self._moment - learned
+            out[met] = np.stack([rest, learned, 1.0 - rest / s[met]], axis=1)
+        # columns of S are Gaussian with a covariance that is learned for free
         points, masses = self.measure.rule()
         square = points**2
-        for i, noise in enumerate(s):
+        for i in np.flatnonzero(~met):
+            noise = s[i]
             g, _, _ = subordination.transforms(self._source, complex(0.0, np.sqrt(noise)))
             lack = -noise * g.real
             overlap = float(np.dot(masses, square * square / (square + noise)))
@@ -489,14 +502,14 @@ class RotationallyInvariantPrior(_Invariant):
         return out
 
     def _information(self, s: Array) -> Array:
-        if self.beta < np.inf:
+        if self.beta < _MANY:
             return super()._information(s)
         points, masses = self.measure.rule()
         return np.array([0.5 * np.dot(masses, np.log1p(points**2 / noise)) for noise in s])
 
     @cached_property
     def _small(self) -> tuple[float, float, tuple[float, float, float]]:
-        if self.beta < np.inf:
+        if self.beta < _MANY:
             return super()._small
         return 0.0, 1.0, (0.0, 0.0, 0.0)
 
@@ -516,10 +529,13 @@ class RotationallyInvariantPrior(_Invariant):
         Raises
         ------
         ValueError
-            If beta is infinite.
+            If beta is 1e50 or more.
         """
-        if self.beta == np.inf:
-            raise ValueError("beta must be finite for a law, got inf: there w = sigma^2 + s")
+        if self.beta >= _MANY:
+            raise ValueError(
+                f"beta must be less than {_MANY:g} for a law, got {self.beta!r}: "
+                "there w = sigma^2 + s"
+            )
         return RectangularConvolution(self.measure, self._noise(s), self.beta)
 
     def shrink(self, y: Numeric, s: float) -> Any:
@@ -545,7 +561,7 @@ class RotationallyInvariantPrior(_Invariant):
             return scalar_or_array(np.minimum(array, top))
         if noise > _HIDDEN * self._moment:  # all singular values are those of the noise
             return scalar_or_array(np.minimum(array * (self._moment / noise), top))
-        if self.beta == np.inf:
+        if self.beta >= _MANY:
             with np.errstate(divide="ignore"):
                 shrunk = array - noise / array
         else:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.optimize import brentq, minimize_scalar
-from scipy.special import k1
+from scipy.special import expit, k1
 
 from bsr_theory import (
     GaussianChannel,
@@ -31,7 +31,13 @@ from bsr_theory import (
     solve,
 )
 from bsr_theory._kernels.channels import PRECISION
-from bsr_theory.channels import AbsChannel, Channel, ReLUChannel, SignChannel
+from bsr_theory.channels import (
+    AbsChannel,
+    Channel,
+    QuantizedChannel,
+    ReLUChannel,
+    SignChannel,
+)
 from bsr_theory.phases import critical_point, phase_diagram, thresholds
 from bsr_theory.priors import Prior
 
@@ -392,6 +398,19 @@ class TestFirstOrder:
         for i in (0, 7, 18):
             known = kind(delta[i])._direct(PRECISION, 1 - v, v)
             np.testing.assert_allclose(tables[i].precision(1 - v, v), known, rtol=3e-10)
+
+    @pytest.mark.parametrize("delta", [0.0, 1e-200, 1e-30, 1e-3, 0.1, 30.0])
+    def test_panels_widen_where_precision_is_a_power(self, delta):
+        channel = QuantizedChannel([-0.5, 0.5], delta)
+        (table,) = phases._Interpolated.of(channel, 1)
+        assert table.ends.size < 40
+        assert table.ends[-1] == table._END
+        x = np.linspace(-20.0, 690.0, 200)
+        q, v = expit(x), expit(-x)
+        known = channel._direct(PRECISION, q, v)
+        np.testing.assert_allclose(table.precision(q, v), known, rtol=1e-8)
+        less = table.information(q, v) - channel.information(q, v)
+        np.testing.assert_allclose(less, less[0], atol=1e-10)
 
     @pytest.mark.parametrize("delta", [0.0, 0.1])
     def test_interpolated_precision(self, delta):

@@ -491,6 +491,19 @@ def test_limit_of_thin_factors():
     np.testing.assert_allclose(one, two, rtol=1e-13)
 
 
+def test_thin_factors_far_below_the_noise():
+    beta, rho = (
+        np.array([1.0, 1e9, 1e24, 1e40, 1e60]),
+        np.array([[1e-13], [2e-16], [1e-17], [1e-19]]),
+    )
+    for t in (9e3, 1.1e4, 6e5, 1e7, 9e7):
+        prior = GaussianFactorPrior(beta, rho)
+        s = t * beta**0.5 / rho
+        np.testing.assert_allclose(prior.overlap(s) * s, 1 + 1 / (t * t - 1), rtol=2e-14)
+        assert np.isfinite(prior.deficit(s)).all()
+        np.testing.assert_allclose(prior.information(1 / s), 0.5 / s, rtol=2e-14)
+
+
 @pytest.mark.slow
 def test_everything_at_many_columns():
     rng = np.random.default_rng(7)

@@ -103,7 +103,7 @@ def test_quantiles() -> None:
         (lambda: RotationallyInvariantPrior([1.0], 0.5), "beta must be >= 1"),
         (lambda: RotationallyInvariantPrior.from_matrix([1.0]), "S must be"),
         (lambda: SymmetricPrior([2.0, 2.0]), "eigenvalues"),
-        (lambda: RotationallyInvariantPrior([1.0], np.inf).law(1.0), "beta must be finite"),
+        (lambda: RotationallyInvariantPrior([1.0], np.inf).law(1.0), "beta must be less than"),
         (lambda: RotationallyInvariantPrior([1.0], 1.0).mmse(-1.0), "s must be >= 0"),
         (lambda: RectangularConvolution(Measure.from_samples([-1.0]), 1.0, 1.0), "support"),
     ],
@@ -195,6 +195,40 @@ def test_columns_without_end() -> None:
     np.testing.assert_allclose(prior.information(1 / NOISES), exact.information(1 / NOISES))
     y = np.linspace(0.2, 3.0, 9)
     np.testing.assert_allclose(prior.shrink(y, 0.3), np.minimum(exact.shrink(y, 0.3), 1 + 2**0.5))
+
+
+@pytest.mark.parametrize("beta", [1e20, 1e30, 1e40, 1e49, 1e51, 1e100, 1e200, 1e300])
+def test_many_columns(beta: float) -> None:
+    """Columns are known or, around s = sqrt(beta), S S^T is seen in symmetric noise s^2/beta."""
+    values = np.array([0.1, 1.0, 2.0])
+    prior, square = RotationallyInvariantPrior(values, beta), values**2
+    s = 10.0 ** np.arange(-12.0, 4.0)
+    known = np.mean(square**2 / (square + s[:, None]), axis=1)
+    np.testing.assert_allclose(prior.overlap(s), known, rtol=1e-6 if beta < 1e30 else 1e-9)
+    assert prior.information(1 / s) == pytest.approx(
+        0.5 * np.mean(np.log1p(square / s[:, None]), axis=1), rel=1e-9
+    )
+    np.testing.assert_allclose(prior.shrink([1.2, 3.0], 0.3), [0.95, 2.0], rtol=1e-8)
+    noise = np.array([1e-12, 1e-4, 0.3, 1.0, 4.0, 1e3, 1e9])
+    seen = SymmetricPrior(square).overlap(noise**2)
+    s = noise * beta**0.5
+    # the next term is sigma^2/s
+    np.testing.assert_allclose(prior.overlap(s[2:]) * s[2:], seen[2:], rtol=1e-8)
+    if beta > 1e50:
+        np.testing.assert_allclose(prior.overlap(s) * s, seen, rtol=1e-12)
+        with pytest.raises(ValueError, match=r"beta must be less than 1e\+50"):
+            prior.law(1.0)
+
+
+@pytest.mark.parametrize("rho", [0.01, 0.5, 3.0, 1e3])
+@pytest.mark.parametrize("beta", [1e20, 1e25, 1e49, 1e51, 1e200, 1e300])
+def test_many_columns_of_gaussian_factors(beta: float, rho: float) -> None:
+    exact = GaussianFactorPrior(beta, rho)
+    prior = RotationallyInvariantPrior(GaussianFactorPrior(1e20, rho).law(0.0), beta)
+    noise = 10.0 ** np.arange(-4.0, 7.0)
+    for s in (noise / rho, noise * beta**0.5 / rho):
+        np.testing.assert_allclose(prior.mmse(s), exact.mmse(s), rtol=1e-11)
+        np.testing.assert_allclose(prior.overlap(s), exact.overlap(s), rtol=2e-11)
 
 
 # -- against roots of polynomials ----------------------------------------------------------------

@@ -43,7 +43,9 @@ _PANELS = 96  # more than any parameters have asked for (36)
 
 _NEWTON = 1e-9  # relative Newton step after which the next one is below rounding
 _TINY = 1e-40  # noise below which mmse is its limit to all digits
-_HUGE = 1e20  # aspect ratio or width that counts as infinite
+_HUGE = 1e20  # width that counts as infinite
+_MANY = 1e50  # aspect ratio beyond which either the signal or the noise counts as infinite
+_MET = 1e-8  # s rho, in units of sqrt(beta), below which it is the number of columns
 _THIN = 1e-20  # width that counts as zero
 _NARROW = 1e-4  # width below which the difference of energies has few digits
 _FAR = 1e100  # s rho from which on only the first term in 1/s is left
@@ -569,6 +571,12 @@ def _is_gaussian(beta, rho, s):
 
 
 @jit
+def _is_thin(beta, rho, s):
+    """Tell whether the outliers of a thin signal do not interact, or noise hides them far away."""
+    return rho < _THIN or (rho < 1e-12 and s * rho > 1e4 * math.sqrt(beta))
+
+
+@jit
 def _thin_mmse(beta, rho, s):
     """Return what `factor_mmse` does in the limit rho -> 0: r outliers that do not interact.
 
@@ -595,15 +603,22 @@ def factor_mmse(beta, rho, s, nodes, weights, sums):
     Each is accurate to relative precision where it is small.  beta = inf, rho = inf, s = 0 and
     s = inf are their limits.  arXiv:2410.18858; docs/theory.
     """
-    if beta > _HUGE:
+    if beta > _MANY and s * rho < _MET * math.sqrt(beta):
         beta = np.inf
+    if _MANY < beta < np.inf and s < np.inf:
+        # s is far above the eigenvalues of S S^T: what is learned of them, beyond what is of
+        # independent entries, depends on s/sqrt(beta) alone
+        ratio = math.sqrt(_MANY) / math.sqrt(beta)
+        many = factor_mmse(_MANY, rho, ratio * s, nodes, weights, sums)[1]
+        overlap = 1.0 / (1.0 + s) + ratio * (many - 1.0 / (1.0 + ratio * s))
+        return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
     if s < _TINY:
         # the correction, of relative order sqrt(s) at most, is below rounding
         slope = strong_threshold(beta, rho)
         return slope * s, 1.0, 1.0 - slope
     if s == np.inf:
         return 1.0, 0.0, 1.0
-    if rho < _THIN:
+    if _is_thin(beta, rho, s):
         return _thin_mmse(beta, rho, s)
     if _is_gaussian(beta, rho, s):
         return s / (1.0 + s), 1.0 / (1.0 + s), s / (1.0 + s)
@@ -688,9 +703,9 @@ def factor_deficit(beta, rho, s, nodes, weights, sums):
     """
     if s == 0.0:
         return 0.0
-    if beta > _HUGE:
-        beta = np.inf
-    if rho < _THIN and s < np.inf:
+    if beta > _MANY:
+        beta = np.inf  # mmse/s is below rounding where it is not so
+    if s < np.inf and _is_thin(beta, rho, s):
         c, n = 1.0 / beta, s * rho
         t = n * math.sqrt(c)
         if t >= 1.0:
@@ -811,7 +826,7 @@ def factor_information(beta, rho, s, nodes, weights, sums):
         return np.inf
     if s == np.inf:
         return 0.0
-    if beta > _HUGE:
+    if beta > _MANY and s * rho < _MET * math.sqrt(beta):
         beta = np.inf
     if rho < _THIN:
         return _thin_information(beta, rho, s)
@@ -821,8 +836,10 @@ def factor_information(beta, rho, s, nodes, weights, sums):
         return factor_information(beta, rho, _TINY, nodes, weights, sums) + more
     gaussian = 0.5 * (math.log1p(1.0 / s) if s > 1.0 else math.log1p(s) - math.log(s))
     hidden = s * rho > 4.0 * math.sqrt(beta)
-    if _is_gaussian(beta, rho, s) or (hidden and beta / (rho * rho) < 1e-12 * (s * s * s)):
+    if hidden and beta / (rho * rho) < 1e-12 * (s * s * s):
         # the first correction is -beta/(8 rho^2 (1 + s)^4)
+        return gaussian
+    if _is_gaussian(beta, rho, s) or _MANY < beta < np.inf:
         return gaussian
     if beta == np.inf:
         return _long_information(rho, s)

@@ -321,7 +321,7 @@ def _height(L, s, c, o, t, guess, z):
         newton = lo <= new <= hi
         if not newton:
             if hi == np.inf:
-                new = 4.0 * B + 1e-3 * s
+                new = 4.0 * B + 1e-3 * s * math.sqrt(c)
             elif lo > 0.0:
                 new = math.sqrt(lo * hi)
             else:
@@ -443,6 +443,16 @@ def _gap(L, s, c, i, z):
 
 
 @jit
+def _reach(L, s, c, end):
+    """Return how far from the end of the support the edge of a bulk is, roughly."""
+    if L.symmetric:
+        return math.sqrt(s)
+    # |z - l|^2 is s c |z| or else, where columns average the noise, s^2 c
+    wide = s * math.sqrt(c)
+    return math.sqrt(s * c) + wide / (end + math.sqrt(wide))
+
+
+@jit
 def make_bulks(L, s, c):
     """Return the bulks as rows (origin, t at the lower edge, t at the upper edge, central).
 
@@ -453,7 +463,7 @@ def make_bulks(L, s, c):
     out = np.empty((n, 4))
     count, first = 0, 0
     # lower edge of the first bulk
-    start = -math.sqrt(s)
+    start = -_reach(L, s, c, 0.0)
     if L.symmetric:
         f = _excess(L, s, c, L.left[0], start, z)
         while f <= 0.0:
@@ -473,7 +483,7 @@ def make_bulks(L, s, c):
                 continue
             upper = _edge(L, s, c, L.right[i], t, f, z)
         else:
-            t = math.sqrt(s)
+            t = _reach(L, s, c, L.right[i])
             f = _excess(L, s, c, L.right[i], t, z)
             while f <= 0.0:
                 t *= 2.0
@@ -505,10 +515,10 @@ def _place(bulk, x):
 
 
 @jit
-def _guess(old, t0, t, s):
-    """Return B at t from the point before."""
+def _guess(old, t0, t, reach):
+    """Return B at t from the point before, the noise reaching ``s sqrt(c)`` in z at most."""
     if old.B <= 0.0:
-        return 0.01 * s
+        return 0.01 * reach
     guess = old.B + old.dB * (t - t0)
     return min(max(guess, 0.3 * old.B), 3.0 * old.B)
 
@@ -524,7 +534,7 @@ def _panel(L, s, c, bulk, left, right, nodes, weights, old, rows, z):
     before, _ = _place(bulk, left)
     for j in range(nodes.size):
         t, dt = _place(bulk, mid + half * nodes[j])
-        B = _height(L, s, c, o, t, _guess(old, before, t, s), z)
+        B = _height(L, s, c, o, t, _guess(old, before, t, s * math.sqrt(c)), z)
         old, before = _point(L, s, c, o, t, B, z), t
         rows[j, 0] = old.w
         rows[j, 1] = old.density * old.slope * dt * half * weights[j]
@@ -675,7 +685,7 @@ def _curve_rows(L, s, c, bulk, left, right, old, rows, z):
     before, _ = _place(bulk, unit * left)
     for j in range(NODES.size):
         t, dt = _place(bulk, unit * (mid + half * NODES[j]))
-        B = _height(L, s, c, o, t, _guess(old, before, t, s), z)
+        B = _height(L, s, c, o, t, _guess(old, before, t, s * math.sqrt(c)), z)
         old, before = _point(L, s, c, o, t, B, z), t
         a, k = o + t, s * (1.0 - c)
         p, q, R = 1.0 - s * c * z[I1], s * c * z[I0], a * a + B
@@ -1003,7 +1013,7 @@ def _locate(L, s, c, bulk, w, z):
         done = abs(new - x) <= 1e-15 * x or hi - lo <= 4e-16 * hi
         before, x = t, new
         t, dt = _place(bulk, x)
-        B = _height(L, s, c, o, t, _guess(old, before, t, s), z)
+        B = _height(L, s, c, o, t, _guess(old, before, t, s * math.sqrt(c)), z)
         old = _point(L, s, c, o, t, B, z)
         if done:
             break

@@ -737,7 +737,8 @@ class RectangularConvolution(_Convolution):
 
     def __post_init__(self) -> None:
         """Check the parameters and find the bulks."""
-        object.__setattr__(self, "beta", check_number("beta", self.beta, low=1.0))
+        # beyond, bulks are too narrow for numbers
+        object.__setattr__(self, "beta", check_number("beta", self.beta, low=1.0, high=1e50))
         if isinstance(self.measure, Measure) and self.measure.support[0] < 0.0:
             raise ValueError(f"measure must be on [0, inf), got support {self.measure.support}")
         self._prepare()

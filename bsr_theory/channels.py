@@ -347,13 +347,8 @@ class _KernelChannel(Channel):
     def _run(self, what: int, q: Numeric, v: Numeric | None) -> Any:
         """Return one answer at every overlap, in threads, interpolated where a sum is costly."""
         overlap, rest = _overlap(q, v)
-        ((name, value),) = self._parameters().items()
-        shape = broadcast(q=overlap, v=rest, **{name: value})
-        columns = [
-            np.ascontiguousarray(np.broadcast_to(x, shape), dtype=np.float64).ravel()
-            for x in (overlap, rest, value)
-        ]
-
+        shape, columns = self._columns(overlap, rest)
+        (name,) = self._parameters()
         # an element that is bad does not decide how the others are calculated
         known = columns[2][~np.isnan(columns[0] + columns[1] + columns[2])]
         one = known.size > 0 and bool(np.all(known == known[0]))
@@ -364,6 +359,20 @@ class _KernelChannel(Channel):
         else:
             values = self._direct(what, *columns)
         return scalar_or_array(values.reshape(shape))
+
+    def _columns(self, q: Array, v: Array) -> tuple[tuple[int, ...], list[Array]]:
+        """Return the common shape, and flat: overlaps, what is missing to 1, the parameter."""
+        ((name, value),) = self._parameters().items()
+        shape = broadcast(q=q, v=v, **{name: value})
+        return shape, [
+            np.ascontiguousarray(np.broadcast_to(x, shape), dtype=np.float64).ravel()
+            for x in (q, v, value)
+        ]
+
+    def _summed_precision(self, q: Array, v: Array) -> Array:
+        """Return `precision`, never interpolated: for tables with nodes of their own."""
+        shape, columns = self._columns(q, v)
+        return self._direct(kernels.PRECISION, *columns).reshape(shape)
 
     def _direct(self, what: int, q: Array, v: Array, parameter: Array | None = None) -> Array:
         """Return one answer at flat overlaps, each by its sum."""

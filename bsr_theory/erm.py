@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _NEAR = 1e-2  # relative distance to perfect recovery inside which differences are extrapolated
+_MANY = 1e40  # aspect ratio that counts as infinite
 _CLOSE = 1e-6  # distance inside which the threshold is needed beyond double precision
 _DIGITS = 34
 _DROWNED = 1e30  # noise, in units of the entries of S, in which these are not seen any more
@@ -209,11 +210,16 @@ def _rectangular(problem: Problem) -> Prior:
     return without_symmetry(prior) if isinstance(prior, SymmetricSignal) else prior
 
 
+def _columns(beta: Any) -> Any:
+    """Return the aspect ratio, infinite where bulks would be too narrow for numbers."""
+    return scalar_or_array(np.where(np.asarray(beta) > _MANY, np.inf, beta))
+
+
 def _read_prior(prior: Prior, what: str) -> _Signal:
     if isinstance(prior, GaussianFactorPrior):
-        return _Signal(prior.beta, prior.rho)
+        return _Signal(_columns(prior.beta), prior.rho)
     if isinstance(prior, SingularValues):
-        return _Signal(prior.beta, prior.rank, prior.unit_source(), prior.second_moment)
+        return _Signal(_columns(prior.beta), prior.rank, prior.unit_source(), prior.second_moment)
     raise ValueError(
         f"prior must be a GaussianFactorPrior or a RotationallyInvariantPrior for {what}, "
         f"got {prior!r}"
@@ -673,7 +679,7 @@ def nuclear_norm_threshold(rho: Numeric, beta: Numeric = 1.0) -> Any:
     0.4752778039
     """
     rho = check("rho", rho, low=0.0, open_low=True)
-    beta = check("beta", beta, low=1.0)
+    beta = _columns(check("beta", beta, low=1.0))
     shape = broadcast(rho=rho, beta=beta)
     return scalar_or_array(
         (1.0 - _recovery(_flat(beta, shape), _flat(rho, shape))[:, 0]).reshape(shape)

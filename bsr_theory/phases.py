@@ -20,6 +20,7 @@ with k the prior's `snr_per_alpha`.  One table of this curve answers for every a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -222,6 +223,9 @@ class _Interpolated:
     @classmethod
     def of(cls, channel: Channel, count: int) -> list[_Interpolated]:
         """Return the table of each of ``count`` channels, whose parameters are an array."""
+        if count == 1:
+            arrays = {k: x for k, x in vars(channel).items() if isinstance(x, np.ndarray)}
+            return [_table(replace(channel, **{k: x.item() for k, x in arrays.items()}))]
         first = np.broadcast_to(channel.precision(0.0, 1.0), (count,))
         few, matrix, tail = _few(channel, count)
         start, ends, panels = cls._sums(few, tail.shape[0])
@@ -243,10 +247,10 @@ class _Interpolated:
         The channels are the last axis, the nodes the first.
         """
         unit, basis = _chebyshev(cls._ORDER)
+        answer = getattr(channel, "_summed_precision", channel.precision)
 
         def precision(q: Array, v: Array) -> Array:
-            values = channel.precision(q[:, None], v[:, None])
-            return np.broadcast_to(values, (q.size, count))
+            return np.broadcast_to(answer(q[:, None], v[:, None]), (q.size, count))
 
         start = precision(cls._START * unit, 1.0 - cls._START * unit)
         ends, width = [float(special.logit(cls._START))], cls._WIDTH
@@ -301,6 +305,14 @@ class _Interpolated:
             values = self.channel.generalization_error(special.expit(x), special.expit(-x))
             out[here] = chebyshev.chebval(place[here], self.basis @ values)
         return out
+
+
+@functools.lru_cache(maxsize=256)
+def _table(channel: Channel) -> _Interpolated:
+    """Return the table of a channel with scalar parameters."""
+    start, ends, panels = _Interpolated._sums(channel, 1)
+    first = float(channel.precision(0.0, 1.0))
+    return _Interpolated(channel, first, start[:, 0], ends, panels[..., 0])
 
 
 def _chebyshev(order: int) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,12 +16,14 @@ from ._arrays import (
     broadcast,
     check,
     check_integer,
+    check_number,
     numbers,
     run_blocks,
     scalar_or_array,
 )
 from ._kernels import rectangular, symmetric
 from .spectra import GaussianFactorLaw, MarchenkoPasturLaw, SpectralLaw, SymmetricFactorLaw
+from .spectra.symmetric import is_semicircle
 
 __all__ = [
     "GaussianFactorPrior",
@@ -31,6 +34,10 @@ __all__ = [
 ]
 
 
+_MANY = 1e40  # aspect ratio of a law that counts as infinite: the noise adds nothing but s
+_THIN = 1e-16  # width of a law that counts as zero
+_ALIKE = 1e-11  # fourth cumulant of a law that cannot be told from that of Gaussian entries
+_HIDDEN = 1e8  # s rho, in units of sqrt(beta), from which on noise hides all of thin factors
 # An overlap that is known by subtraction is continued from some multiple of the variance on: a
 # cubic in 1/s through the first four nodes.
 _FAR = 10.0 ** np.arange(3, 10)
@@ -396,27 +403,44 @@ class GaussianFactorPrior(Prior):
             raise ValueError(f"beta and rho must be scalars here, got shape {self.shape}")
         return float(self.beta), float(self.rho)
 
+    def _has_free_entries(self, noise: float) -> bool:
+        """Tell whether Y cannot be told from a matrix of independent entries of variance 1 + s."""
+        beta, rho = self._scalars()
+        if rho == np.inf:
+            return True
+        if beta == np.inf:
+            return False
+        if rho < 1.0:
+            return noise * rho > _HIDDEN * beta**0.5
+        return beta / max(1.0, noise) / max(1.0, noise) < _ALIKE * rho
+
     def law(self, s: float) -> SpectralLaw:
         """Return the law of the singular values of ``Y/sqrt(d2)``.
 
         Parameters
         ----------
         s : float
-            Noise variance per entry, in [0, inf).
+            Noise variance per entry, in [0, 1e100].
 
         Returns
         -------
         SpectralLaw
-            A `GaussianFactorLaw`, or a `MarchenkoPasturLaw` when beta or rho is infinite.
+            A `GaussianFactorLaw`, or a `MarchenkoPasturLaw` where beta or rho are infinite or as
+            good as that.
+
+        Raises
+        ------
+        ValueError
+            If parameters are arrays or out of their ranges, which end where no number tells two
+            parts of the law apart; see `GaussianFactorLaw`.
         """
         beta, rho = self._scalars()
-        noise = check("s", s, low=0.0, allow_inf=False)
-        if np.ndim(noise):
-            raise ValueError(f"s must be a scalar here, got shape {np.shape(noise)}")
-        if rho == np.inf:
+        noise = check_number("s", s, high=1e100)
+        if self._has_free_entries(noise):
             return MarchenkoPasturLaw(beta=beta, ratio=1.0 / beta, scale=1.0 + noise)
-        if beta == np.inf:
-            return MarchenkoPasturLaw(beta=beta, ratio=1.0 / rho, shift=noise)
+        if beta > _MANY:
+            ratio = 1.0 / check_number("rho", rho, low=1e-300)
+            return MarchenkoPasturLaw(beta=np.inf, ratio=ratio, shift=noise)
         return GaussianFactorLaw(beta=beta, rho=rho, s=noise)
 
     def shrink(self, y: Numeric, s: float) -> Any:
@@ -457,13 +481,17 @@ class GaussianFactorPrior(Prior):
         if noise == np.inf:
             return scalar_or_array(0.0 * np.asarray(value))
         beta, rho = self._scalars()
-        if rho == np.inf:
-            return scalar_or_array(np.asarray(value) / (1.0 + noise))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if beta == np.inf:
-                shrunk = value - noise / np.asarray(value)
+        y = np.asarray(value)
+        if self._has_free_entries(noise) or (rho < _THIN and noise * rho > beta**0.5):
+            return scalar_or_array(y / (1.0 + noise))
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            if beta > _MANY:
+                shrunk = y - noise / y
+            elif rho < _THIN:  # outliers apart from each other, around 1/root
+                root = math.sqrt(rho)
+                shrunk = np.asarray(LowRankFactorPrior(beta).shrink(y * root, noise * rho)) / root
             else:
-                shrunk = value - noise * np.asarray(self.law(noise).hilbert(value))
+                shrunk = y - noise * np.asarray(self.law(noise).hilbert(value))
         return scalar_or_array(np.clip(shrunk, 0.0, value))
 
     def sample(self, d1: int, *, rng: Any = None) -> Array:
@@ -1074,6 +1102,15 @@ class SymmetricFactorPrior(SymmetricSignal):
             return scalar_or_array(np.maximum(value, 0.0))
         if noise == np.inf:
             return scalar_or_array(0.0 * np.asarray(value) + np.sqrt(self.rho))
+        rho, y = float(self.rho), np.asarray(value)
+        if is_semicircle(rho, noise) or (rho < _THIN and noise * rho > 1.0):
+            # independent entries around a mean
+            mean = math.sqrt(rho)
+            return scalar_or_array(np.maximum(mean + (y - mean) / (1.0 + noise), 0.0))
+        if rho < _THIN:  # outliers apart from each other
+            edge = 2.0 * math.sqrt(noise)
+            above = np.where(y < edge, 0.0, y)  # NaN stays
+            return scalar_or_array(np.sqrt(np.maximum(above - edge, 0.0)) * np.sqrt(above + edge))
         return scalar_or_array(np.maximum(self.law(noise).denoised(value), 0.0))
 
     def sample(self, d1: int, *, rng: Any = None) -> Array:

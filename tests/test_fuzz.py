@@ -14,6 +14,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -736,6 +737,50 @@ def test_laws(name: str, examples: int) -> None:
         for value in wrong:
             with pytest.raises(ValueError, match=parameter):
                 make(**usual | {parameter: value})
+
+
+@pytest.mark.parametrize("examples", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_laws_and_denoisers_of_factors(symmetric: bool, examples: int) -> None:
+    """At all parameters: a law that is one or a ValueError, and a denoiser that is a number."""
+
+    def test(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        beta, rho, s = (float(x.draw(rng, 1, bad=False)[0]) for x in (BETA, RHO, NOISE))
+        rho = min(rho, 1e300) if symmetric else rho
+        prior = bsr.SymmetricFactorPrior(rho) if symmetric else bsr.GaussianFactorPrior(beta, rho)
+        y = 1.5 * np.abs(rng.normal(size=5)) * np.sqrt(1.0 + min(s, 1e300))
+        y = np.concatenate([y, [0.0, 1e-200, 1e150], -y if symmetric else []])
+        where = (beta, rho, s)
+        # between Gaussian factors and entries the parts of the law are too unlike
+        gap = not symmetric and 1e14 < rho < INF and beta > 1e-11 * rho
+        try:
+            shrunk = prior.shrink(y, s)
+        except ValueError as error:
+            assert gap and "rho" in str(error), where
+        else:
+            assert np.isfinite(shrunk).all() and np.all(shrunk >= 0.0), where
+            assert symmetric or np.all(shrunk <= y), where
+            bad = prior.shrink(np.append(y, NAN), s)
+            np.testing.assert_array_equal(bad[:-1], shrunk)
+            assert np.isnan(bad[-1])
+        try:
+            law = prior.law(s)
+        except ValueError as error:
+            if symmetric:
+                free = rho**-0.5 * (1.0 + s) ** -1.5 < 1e-11 if rho >= 1.0 else s * rho > 1e8
+            else:
+                free = s > 1e100
+            assert gap or free or rho < 1e-16, where
+            assert re.search("rho|s must", str(error)), error
+            return
+        edges, rule = law.edges, law.quadrature()
+        assert np.isfinite(edges).all() and np.all(np.diff(edges.ravel()) >= 0.0), where
+        assert np.isfinite(rule.y).all() and np.all(rule.weights >= 0.0), where
+        assert abs(rule.weights.sum() - 1.0) < 1e-6, where
+        assert np.all(law.density(y) >= 0.0), where
+
+    fuzz(st.integers(0, 2**63), examples, test)
 
 
 # --------------------------------------------------------------------------------------------

@@ -371,7 +371,10 @@ class TestInput:
             (lambda: LowRankFactorPrior(0.5), r"beta must be >= 1, got 0\.5"),
             (lambda: GaussianFactorPrior(2, 1).mmse(-1), r"s must be >= 0, got -1\.0"),
             (lambda: GaussianFactorPrior(2, 1).information(math.nan), "snr must be >= 0, got nan"),
-            (lambda: GaussianFactorPrior(2, 1).law(-0.1), "s must be >= 0 and finite"),
+            (
+                lambda: GaussianFactorPrior(2, 1).law(-0.1),
+                r"s must be in \[0, 1e\+100\] and finite",
+            ),
             (lambda: GaussianFactorPrior([2, 3], 1).law(0.1), "must be scalars"),
         ],
     )
@@ -502,6 +505,49 @@ def test_thin_factors_far_below_the_noise():
         np.testing.assert_allclose(prior.overlap(s) * s, 1 + 1 / (t * t - 1), rtol=2e-14)
         assert np.isfinite(prior.deficit(s)).all()
         np.testing.assert_allclose(prior.information(1 / s), 0.5 / s, rtol=2e-14)
+
+
+@pytest.mark.parametrize("beta", [1.0, 30.0, 1e6])
+def test_denoisers_join_their_limits(beta):
+    """Outliers apart from each other, independent entries, known columns."""
+    t = np.array([0.03, 0.5, 0.9])
+    below, above = (GaussianFactorPrior(beta, x) for x in (0.99e-16, 1.01e-16))
+    for one in t * beta**0.5 / 1e-16:
+        y = (1e16 * (1 + one * 1e-16) * (1 + one * 1e-16 / beta)) ** 0.5
+        np.testing.assert_allclose(below.shrink(y, one), above.shrink(y, one), rtol=0.02)
+        exact = LowRankFactorPrior(beta).shrink(y * 1.01e-16**0.5, one * 1.01e-16) / 1.01e-16**0.5
+        assert above.shrink(y, one) == pytest.approx(exact, rel=1e-6)
+    for rho, s in (
+        (min(0.99e11 * beta, 1e14), 0.3),
+        (1e3 * beta, 0.99e4),
+        (0.1, 9e8 * beta**0.5),
+    ):
+        prior, width = GaussianFactorPrior(beta, rho), beta**-0.5
+        y = np.sqrt(1 + s) * np.array([1 - 0.5 * width, 1.0, 1 + 0.5 * width])
+        curve = y - s * np.asarray(GaussianFactorLaw(beta, rho, s).hilbert(y))
+        rtol = 1e-5 + 1e-14 * s  # what the subtraction leaves
+        np.testing.assert_allclose(prior.shrink(y, s), y / (1 + s), rtol=rtol)
+        np.testing.assert_allclose(curve, y / (1 + s), rtol=rtol)
+    y = np.array([0.8, 1.0, 2.0])
+    many, known = (GaussianFactorPrior(x, 0.5).shrink(y, 0.3) for x in (0.99e40, 1.01e40))
+    np.testing.assert_allclose(many, known, rtol=1e-14)
+
+
+def test_symmetric_denoisers_join_their_limits():
+    for n in (0.01, 0.5, 0.9):  # outliers of size rho^(-1/2)
+        s, size = n * 1e24, 1e12
+        y = size * (1 + n)
+        thin, curve = (SymmetricFactorPrior(x).shrink(y, s) for x in (0.99e-24, 1.01e-24))
+        assert thin == pytest.approx(size * (1 - n), rel=1e-9)
+        assert curve == pytest.approx(size * (1 - n), rel=1e-6)
+    for rho, s in ((0.5, 2.1e8), (1e10, 0.99e4), (0.99e22, 1.0)):
+        y = rho**0.5 + np.sqrt(1 + s) * np.array([-1.0, 0.3, 1.5])
+        entries = np.maximum(rho**0.5 + (y - rho**0.5) / (1 + s), 0.0)
+        for x in (0.9, 1.1):
+            found = SymmetricFactorPrior(rho).shrink(y, x * s)
+            near = np.maximum(rho**0.5 + (y - rho**0.5) / (1 + x * s), 0.0)
+            np.testing.assert_allclose(found, near, rtol=1e-4)
+        assert entries.shape == y.shape
 
 
 @pytest.mark.slow

@@ -240,10 +240,11 @@ class TestGaussianFactorLaw:
     @pytest.mark.parametrize(
         ("bad", "message"),
         [
-            ((0.5, 1.0, 1.0), r"beta must be >= 1 and finite, got 0\.5"),
-            ((np.inf, 1.0, 1.0), "beta must be >= 1 and finite, got inf"),
-            ((2.0, 0.0, 1.0), r"rho must be > 0 and finite, got 0\.0"),
+            ((0.5, 1.0, 1.0), r"beta must be in \[1, 1e\+50\] and finite, got 0\.5"),
+            ((np.inf, 1.0, 1.0), r"beta must be in \[1, 1e\+50\] and finite, got inf"),
+            ((2.0, 0.0, 1.0), r"rho must be in \[1e-16, 1e\+14\] and finite, got 0\.0"),
             ((2.0, 1.0, -1.0), r"s must be >= 0 and finite, got -1\.0"),
+            ((4.0, 1.0, 2.1e13), r"s rho must be at most 1e\+13 sqrt\(beta\)"),
             ((2.0, 1.0, math.nan), "s must be >= 0 and finite, got nan"),
             ((2.0, [1.0, 2.0], 1.0), r"rho must be a scalar, got an array of shape \(2,\)"),
             ((2.0, "x", 1.0), "rho must be a number"),

@@ -605,13 +605,6 @@ def factor_mmse(beta, rho, s, nodes, weights, sums):
     """
     if beta > _MANY and s * rho < _MET * math.sqrt(beta):
         beta = np.inf
-    if _MANY < beta < np.inf and s < np.inf:
-        # s is far above the eigenvalues of S S^T: what is learned of them, beyond what is of
-        # independent entries, depends on s/sqrt(beta) alone
-        ratio = math.sqrt(_MANY) / math.sqrt(beta)
-        many = factor_mmse(_MANY, rho, ratio * s, nodes, weights, sums)[1]
-        overlap = 1.0 / (1.0 + s) + ratio * (many - 1.0 / (1.0 + ratio * s))
-        return 1.0 - overlap, overlap, 1.0 - (1.0 - overlap) / s
     if s < _TINY:
         # the correction, of relative order sqrt(s) at most, is below rounding
         slope = strong_threshold(beta, rho)
@@ -622,6 +615,13 @@ def factor_mmse(beta, rho, s, nodes, weights, sums):
         return _thin_mmse(beta, rho, s)
     if _is_gaussian(beta, rho, s):
         return s / (1.0 + s), 1.0 / (1.0 + s), s / (1.0 + s)
+    if _MANY < beta < np.inf:
+        # s is far above the eigenvalues of S S^T: what is learned of them, beyond what is of
+        # independent entries, depends on s/sqrt(beta) alone
+        ratio = math.sqrt(_MANY) / math.sqrt(beta)
+        many = factor_mmse(_MANY, rho, ratio * s, nodes, weights, sums)[1]
+        more = ratio * (many - 1.0 / (1.0 + ratio * s))
+        return s / (1.0 + s) - more, 1.0 / (1.0 + s) + more, s / (1.0 + s) + more / s
     if beta == np.inf:
         # columns of S are N(0, A A^T/r) and A is learned for free: M = -s t0
         kappa = s * rho

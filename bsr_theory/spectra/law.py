@@ -20,6 +20,7 @@ __all__ = ["GaussianFactorLaw", "Integral", "MarchenkoPasturLaw", "Quadrature", 
 
 _LARGEST_RULE = 256
 _NONE = 1e-30  # noise variance that stands for none
+_HIDDEN = 1e13  # s rho, in units of sqrt(beta), from which on the law is that of the noise
 
 
 class Quadrature(NamedTuple):
@@ -228,8 +229,10 @@ class GaussianFactorLaw(SpectralLaw):
     Parameters
     ----------
     beta, rho, s : float
-        ``d2/d1`` in [1, inf), ``r/d1`` in (0, inf), noise variance per entry in [0, inf).  Without
-        noise and with ``rho < 1`` there is an atom of mass ``1 - rho`` at 0.
+        ``d2/d1`` in [1, 1e50], ``r/d1`` in [1e-16, 1e14], noise variance per entry, at least 0 and
+        with ``s rho <= 1e13 sqrt(beta)``; what is beyond has the limits of `MarchenkoPasturLaw`.
+        Without noise and with ``rho < 1`` there is an atom of mass ``1 - rho`` at 0; other noise
+        below 1e-30 counts as 1e-30.
 
     Raises
     ------
@@ -262,16 +265,23 @@ class GaussianFactorLaw(SpectralLaw):
 
     def __post_init__(self) -> None:
         """Check the parameters and find the edges."""
-        for name, low, is_open in (("beta", 1.0, False), ("rho", 0.0, True), ("s", 0.0, False)):
-            number = check_number(name, getattr(self, name), low=low, open_low=is_open)
+        # beyond, bulks are too narrow, or the parts of the law too unlike, for numbers
+        ranges = {"beta": (1.0, 1e50), "rho": (1e-16, 1e14), "s": (0.0, np.inf)}
+        for name, (low, high) in ranges.items():
+            number = check_number(name, getattr(self, name), low=low, high=high)
             object.__setattr__(self, name, number)
+        if self.s * self.rho > _HIDDEN * self.beta**0.5:
+            raise ValueError(
+                f"s rho must be at most {_HIDDEN:g} sqrt(beta) to leave a trace of S, "
+                f"got s={self.s!r}, rho={self.rho!r}, beta={self.beta!r}"
+            )
         curve = rectangular.make_curve(self.beta, self.rho, self._noise)
         object.__setattr__(self, "_edges", rectangular.curve_edges(curve))
 
     @property
     def _noise(self) -> float:
         """Noise that the kernels see: the curve degenerates at 0, this much is below rounding."""
-        return self.s or _NONE
+        return max(self.s, _NONE)
 
     @property
     def _has_atom(self) -> bool:

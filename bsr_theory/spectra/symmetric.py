@@ -15,6 +15,17 @@ from .law import _NONE, Quadrature, SpectralLaw, _rule
 
 __all__ = ["SymmetricFactorLaw"]
 
+_THIN = 1e-24  # width below which the law cannot be told from that of the noise
+_HIDDEN = 1e8  # s rho from which on noise hides all of thin factors
+_ALIKE = 1e-11  # third cumulant of a law that cannot be told from a semicircle
+
+
+def is_semicircle(rho: float, s: float) -> bool:
+    """Tell whether Y cannot be told from a matrix of independent entries around a mean."""
+    if rho < 1.0:
+        return s * rho > _HIDDEN
+    return rho**-0.5 * (1.0 + s) ** -1.5 < _ALIKE
+
 
 @dataclass(frozen=True)
 class SymmetricFactorLaw(SpectralLaw):
@@ -28,13 +39,16 @@ class SymmetricFactorLaw(SpectralLaw):
     Parameters
     ----------
     rho, s : float
-        ``r/d`` in (0, inf) and the noise variance per entry in [0, inf).  Without noise and with
-        ``rho < 1`` there is an atom of mass ``1 - rho`` at 0.
+        ``r/d``, at least 1e-24, and the noise variance per entry, at least 0.  Without noise and
+        with ``rho < 1`` there is an atom of mass ``1 - rho`` at 0; other noise below 1e-30 counts
+        as 1e-30.
 
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
+        If a parameter is out of its range, or the law is that of the noise around the mean of S
+        to 1e-11: the third cumulant of Y is ``rho**-0.5 (1 + s)**-1.5``, and thin factors are
+        hidden by ``s rho > 1e8``.
 
     Notes
     -----
@@ -70,6 +84,11 @@ class SymmetricFactorLaw(SpectralLaw):
             object.__setattr__(
                 self, name, check_number(name, getattr(self, name), open_low=is_open)
             )
+        if not self.rho >= _THIN or is_semicircle(self.rho, self.s):
+            raise ValueError(
+                f"rho must be at least {_THIN:g}, and the third cumulant of S at least {_ALIKE:g} "
+                f"of that of Y, got rho={self.rho!r}, s={self.s!r}"
+            )
         edges = symmetric.curve_edges(symmetric.make_curve(self.rho, self._noise))
         if self.s == 0.0 and self.rho >= 1.0:
             edges = np.maximum(edges, 0.0)  # the hard edge of rho = 1
@@ -78,7 +97,7 @@ class SymmetricFactorLaw(SpectralLaw):
     @property
     def _noise(self) -> float:
         """Noise that the kernels see: the curve degenerates at 0, this much is below rounding."""
-        return self.s or _NONE
+        return max(self.s, _NONE)
 
     @property
     def _has_atom(self) -> bool:

@@ -411,7 +411,7 @@ class GaussianFactorPrior(Prior):
         if beta == np.inf:
             return False
         if rho < 1.0:
-            return noise * rho > _HIDDEN * beta**0.5
+            return noise * rho > _HIDDEN * math.sqrt(beta)
         return beta / max(1.0, noise) / max(1.0, noise) < _ALIKE * rho
 
     def law(self, s: float) -> SpectralLaw:
@@ -1065,6 +1065,11 @@ class SymmetricFactorPrior(SymmetricSignal):
         -------
         SymmetricFactorLaw
             On the real line.
+
+        Raises
+        ------
+        ValueError
+            If rho is an array or a parameter is out of its range; see `SymmetricFactorLaw`.
         """
         noise = self._noise(s)
         return SymmetricFactorLaw(rho=float(self.rho), s=noise)

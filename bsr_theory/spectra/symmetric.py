@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,7 @@ def is_semicircle(rho: float, s: float) -> bool:
     """Tell whether Y cannot be told from a matrix of independent entries around a mean."""
     if rho < 1.0:
         return s * rho > _HIDDEN
-    return rho**-0.5 * (1.0 + s) ** -1.5 < _ALIKE
+    return 1.0 / math.sqrt(rho) / (1.0 + s) / math.sqrt(1.0 + s) < _ALIKE
 
 
 @dataclass(frozen=True)

@@ -439,7 +439,7 @@ class GaussianFactorPrior(Prior):
         if self._has_free_entries(noise):
             return MarchenkoPasturLaw(beta=beta, ratio=1.0 / beta, scale=1.0 + noise)
         if beta > _MANY:
-            ratio = 1.0 / check_number("rho", rho, low=1e-300)
+            ratio = 1.0 / check_number("rho", rho, low=1e-150)
             return MarchenkoPasturLaw(beta=np.inf, ratio=ratio, shift=noise)
         return GaussianFactorLaw(beta=beta, rho=rho, s=noise)
 
@@ -696,14 +696,14 @@ class LowRankFactorPrior(Prior):
         Parameters
         ----------
         s : float
-            Noise variance, in (0, inf).
+            Noise variance, in [1e-150, 1e150].
 
         Returns
         -------
         MarchenkoPasturLaw
             The spikes sit at `outlier`.
         """
-        noise = check("s", s, low=0.0, open_low=True, allow_inf=False)
+        noise = check("s", s, low=1e-150, high=1e150)
         if self.shape or np.ndim(noise):
             raise ValueError("beta and s must be scalars here")
         beta = float(self.beta)
@@ -746,11 +746,11 @@ class LowRankFactorPrior(Prior):
         """
         noise = check("s", s, low=0.0)
         value = np.asarray(check("y", y, low=0.0))
-        inverse = 1.0 / np.asarray(self.beta, dtype=float)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low = value**2 - noise * (1.0 - np.sqrt(inverse)) ** 2
-            high = value**2 - noise * (1.0 + np.sqrt(inverse)) ** 2
-            shrunk = np.where(high > 0.0, np.sqrt(low * np.maximum(high, 0.0)) / value, 0.0)
+        root, inverse = np.sqrt(noise), np.asarray(self.beta, dtype=float) ** -0.5
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            low, high = root * (1.0 - inverse) / value, root * (1.0 + inverse) / value
+            square = (1.0 - low) * (1.0 + low) * (1.0 - high) * (1.0 + high)
+            shrunk = np.where(high < 1.0, value * np.sqrt(np.maximum(square, 0.0)), 0.0)
         return scalar_or_array(np.where(np.isnan(value), np.nan, shrunk))
 
     def sample(self, d1: int, *, rank: int = 1, rng: Any = None) -> Array:

@@ -561,8 +561,8 @@ class RotationallyInvariantPrior(_Invariant):
             return scalar_or_array(np.minimum(array, top))
         if noise > _HIDDEN * self._moment:  # all singular values are those of the noise
             return scalar_or_array(np.minimum(array * (self._moment / noise), top))
-        if self.beta >= _MANY:
-            with np.errstate(divide="ignore"):
+        if self.beta >= _MANY or noise < _LEAST * self._moment * max(1.0, 0.1 * self.beta**0.5):
+            with np.errstate(divide="ignore", over="ignore"):
                 shrunk = array - noise / array
         else:
             shrunk = array * np.asarray(self.law(noise).shrink_factor(value))

@@ -739,40 +739,61 @@ def test_laws(name: str, examples: int) -> None:
                 make(**usual | {parameter: value})
 
 
-@pytest.mark.parametrize("examples", [100, pytest.param(10_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_laws_and_denoisers_of_factors(symmetric: bool, examples: int) -> None:
+def is_refused(prior: Any, s: float) -> bool:
+    """Tell where a prior may refuse a law: where no number tells its parts apart."""
+    rho, beta = getattr(prior, "rho", 1.0), getattr(prior, "beta", 1.0)
+    if isinstance(prior, bsr.GaussianFactorPrior):
+        return not 1e-16 <= rho <= 1e14 or s > 1e100
+    if isinstance(prior, bsr.SymmetricFactorPrior):
+        alike = rho**-0.5 * (1.0 + s) ** -1.5 < 1e-11 if rho >= 1.0 else s * rho > 1e8
+        return alike or rho < 1e-24
+    if isinstance(prior, bsr.LowRankFactorPrior):
+        return not 1e-150 <= s <= 1e150
+    if isinstance(prior, bsr.RotationallyInvariantPrior) and beta >= 1e50:
+        return True
+    return s > 0.99e60 or 0.0 < s < 1.1e-31 * beta**0.5
+
+
+@pytest.mark.parametrize("examples", [30, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["factors", "symmetric factors", "low rank", "singular values", "eigenvalues"]
+)
+def test_laws_and_denoisers(kind: str, examples: int) -> None:
     """At all parameters: a law that is one or a ValueError, and a denoiser that is a number."""
 
     def test(seed: int) -> None:
         rng = np.random.default_rng(seed)
         beta, rho, s = (float(x.draw(rng, 1, bad=False)[0]) for x in (BETA, RHO, NOISE))
-        rho = min(rho, 1e300) if symmetric else rho
-        prior = bsr.SymmetricFactorPrior(rho) if symmetric else bsr.GaussianFactorPrior(beta, rho)
+        values = rng.exponential(size=3) + np.array([0.1, 0.0, 0.0])
+        prior: Any = {
+            "factors": lambda: bsr.GaussianFactorPrior(beta, rho),
+            "symmetric factors": lambda: bsr.SymmetricFactorPrior(min(rho, 1e300)),
+            "low rank": lambda: bsr.LowRankFactorPrior(beta),
+            "singular values": lambda: bsr.RotationallyInvariantPrior(values, beta, normalize=True),
+            "eigenvalues": lambda: bsr.SymmetricPrior(values - 0.5, normalize=True),
+        }[kind]()
+        positive = kind not in ("symmetric factors", "eigenvalues")
         y = 1.5 * np.abs(rng.normal(size=5)) * np.sqrt(1.0 + min(s, 1e300))
-        y = np.concatenate([y, [0.0, 1e-200, 1e150], -y if symmetric else []])
-        where = (beta, rho, s)
-        # between Gaussian factors and entries the parts of the law are too unlike
-        gap = not symmetric and 1e14 < rho < INF and beta > 1e-11 * rho
+        y = np.concatenate([y, [0.0, 1e-200, 1e150], [] if positive else -y])
+        where = (prior, s, values)
         try:
             shrunk = prior.shrink(y, s)
         except ValueError as error:
-            assert gap and "rho" in str(error), where
+            # between Gaussian factors and entries the parts of the law are too unlike
+            assert kind == "factors" and rho > 1e14 and beta > 1e-11 * rho, where
+            assert "rho" in str(error), where
         else:
-            assert np.isfinite(shrunk).all() and np.all(shrunk >= 0.0), where
-            assert symmetric or np.all(shrunk <= y), where
+            assert np.isfinite(shrunk).all(), where
+            assert kind == "eigenvalues" or np.all(shrunk >= 0.0), where
+            assert kind not in ("factors", "low rank") or np.all(shrunk <= y), where
             bad = prior.shrink(np.append(y, NAN), s)
             np.testing.assert_array_equal(bad[:-1], shrunk)
             assert np.isnan(bad[-1])
         try:
             law = prior.law(s)
         except ValueError as error:
-            if symmetric:
-                free = rho**-0.5 * (1.0 + s) ** -1.5 < 1e-11 if rho >= 1.0 else s * rho > 1e8
-            else:
-                free = s > 1e100
-            assert gap or free or rho < 1e-16, where
-            assert re.search("rho|s must", str(error)), error
+            assert is_refused(prior, s), where
+            assert re.search("rho must|s must|beta must", str(error)), error
             return
         edges, rule = law.edges, law.quadrature()
         assert np.isfinite(edges).all() and np.all(np.diff(edges.ravel()) >= 0.0), where

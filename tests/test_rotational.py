@@ -231,6 +231,22 @@ def test_many_columns_of_gaussian_factors(beta: float, rho: float) -> None:
         np.testing.assert_allclose(prior.overlap(s), exact.overlap(s), rtol=2e-11)
 
 
+@pytest.mark.parametrize("excess", [1e-13, 1e-9, 1e-7, 1e-6, 4.5e-6, 1e-4])
+def test_nearly_hard_edge(excess: float) -> None:
+    """The density next to w = 0 bends within 1 - 1/sqrt(beta), unseen by nodes far from there."""
+    exact = GaussianFactorPrior(1.0 + excess, 0.5)
+    prior = RotationallyInvariantPrior(exact.law(0.0), 1.0 + excess)
+    np.testing.assert_allclose(prior.mmse(NOISES), exact.mmse(NOISES), rtol=1e-12)
+    np.testing.assert_allclose(prior.overlap(NOISES), exact.overlap(NOISES), rtol=1e-12)
+    information = prior.information(1 / NOISES)
+    np.testing.assert_allclose(information, exact.information(1 / NOISES), rtol=1e-10, atol=1e-13)
+    assert prior.law(1.0).mass_error < 1e-13
+    for tau in (0.01, 0.5):
+        found, known = (bsr.erm.soft_threshold(x, 0.3, tau) for x in (prior, exact))
+        for name in ("mse", "nuclear_norm", "divergence"):
+            assert getattr(found, name) == pytest.approx(getattr(known, name), rel=1e-9)
+
+
 # -- against roots of polynomials ----------------------------------------------------------------
 
 

@@ -587,6 +587,23 @@ def _potential(L, s, c, o, t, B):
 
 
 @jit
+def _first_panels(todo, top, c, central):
+    """Fill a stack with the first panels of [0, top], the lowest last; returns their number.
+
+    They shrink towards a nearly hard edge, which 16 nodes do not see: it is of size 1 - sqrt(c).
+    """
+    k = 0
+    if central and c < 1.0:
+        size = 0.5 * (1.0 - c)
+        while top > 8.0 * size and k < 20:
+            todo[k, 0], todo[k, 1] = 0.125 * top, top
+            top *= 0.125
+            k += 1
+    todo[k, 0], todo[k, 1] = 0.0, top
+    return k + 1
+
+
+@jit
 def trace(L, s, c, bulks, with_potential, sums):
     """Fill ``sums`` with integrals over the law of w; returns the panels (left, right, bulk).
 
@@ -601,8 +618,7 @@ def trace(L, s, c, bulks, with_potential, sums):
     count = 0
     for i in range(bulks.shape[0]):
         old = Point(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        todo[0, 0], todo[0, 1] = 0.0, (0.5 * math.pi if bulks[i, 3] else math.pi)
-        k = 1
+        k = _first_panels(todo, 0.5 * math.pi if bulks[i, 3] else math.pi, c, bulks[i, 3] > 0.0)
         while k > 0:
             k -= 1
             left, right = todo[k, 0], todo[k, 1]
@@ -807,8 +823,7 @@ def tabulate(L, s, c):
     cap = 1024 + 64 * L.left.size
     for i in range(bulks.shape[0]):
         old = Point(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        todo[0, 0], todo[0, 1] = 0.0, math.pi
-        k = 1
+        k = _first_panels(todo, math.pi, c, bulks[i, 3] > 0.0)
         while k > 0:
             k -= 1
             left, right = todo[k, 0], todo[k, 1]
@@ -1027,7 +1042,7 @@ def _off_bulk(L, s, c, bulks, i, w, z):
     # places on the axis: u = t from an origin when z > 0 or symmetric, else u = -sqrt(-z)
     if i == n:
         o, lo = bulks[n - 1, 0], bulks[n - 1, 2]
-        hi = lo + math.sqrt(s)
+        hi = lo + max(math.sqrt(s), 1e-14 * abs(lo))
         while _real_w(L, s, c, o, hi, 0.0, z)[0] < w:
             hi = lo + 2.0 * (hi - lo)
     elif i > 0:
@@ -1035,7 +1050,7 @@ def _off_bulk(L, s, c, bulks, i, w, z):
         lo = (bulks[i - 1, 0] - o) + bulks[i - 1, 2]
     elif L.symmetric:
         o, hi = bulks[0, 0], bulks[0, 1]
-        lo = hi - math.sqrt(s)
+        lo = hi - max(math.sqrt(s), 1e-14 * abs(hi))
         while _real_w(L, s, c, o, lo, 0.0, z)[0] > w:
             lo = hi - 2.0 * (hi - lo)
     else:

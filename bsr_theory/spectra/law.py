@@ -427,7 +427,7 @@ class MarchenkoPasturLaw(SpectralLaw):
         ``c >= 0`` of the Marchenko-Pastur law: edges ``(1 -+ sqrt(c))^2``, atom of mass
         ``1 - 1/c`` at ``x = 0`` when ``c > 1``, a single atom at ``x = 1`` when ``c = 0``.
     scale, shift : float
-        ``scale > 0`` and ``shift >= 0``.
+        ``scale > 0`` and ``shift >= 0``; no parameter but beta may exceed 1e150.
 
     Examples
     --------
@@ -450,9 +450,9 @@ class MarchenkoPasturLaw(SpectralLaw):
         if np.ndim(beta):
             raise ValueError(f"beta must be a scalar, got an array of shape {np.shape(beta)}")
         object.__setattr__(self, "beta", beta)
-        object.__setattr__(self, "ratio", check_number("ratio", self.ratio))
-        object.__setattr__(self, "scale", check_number("scale", self.scale, open_low=True))
-        object.__setattr__(self, "shift", check_number("shift", self.shift))
+        for name in ("ratio", "scale", "shift"):
+            number = check_number(name, getattr(self, name), high=1e150, open_low=name == "scale")
+            object.__setattr__(self, name, number)
 
     @property
     def _x_edges(self) -> tuple[float, float]:
@@ -538,8 +538,8 @@ class MarchenkoPasturLaw(SpectralLaw):
         return scalar_or_array(np.where(lower, np.conj(g), g))
 
     def _values(self, y: Array) -> tuple[Array, Array, Array]:
-        x = (y * y - self.shift) / self.scale
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            x = (y * y - self.shift) / self.scale
             g = self._g(x + 0j)
             low, high = self._x_edges
             # off the bulk also where an atom makes g infinite

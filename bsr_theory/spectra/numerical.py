@@ -19,6 +19,7 @@ from .law import Quadrature, SpectralLaw, _rule
 __all__ = ["Measure", "RectangularConvolution", "SymmetricConvolution"]
 
 _MOST_NOISE = 1e60  # relative to the second moment
+_LEAST_NOISE = 1e-30  # the same, that smaller noise but 0 counts as
 _TAIL = 1e-14  # mass in the last two Legendre coefficients below which a panel is resolved
 _SHORTEST = 1e-13  # panels are not cut shorter, relative to their interval
 _DEEPEST = 1e-30  # nor at 0, where numbers are dense
@@ -539,6 +540,12 @@ class _Convolution(SpectralLaw):
         noise, most = check_number("s", self.s), _MOST_NOISE * self.measure.moment(2)
         if noise > most > 0.0:
             raise ValueError(f"s must be at most {most:g} to leave a trace of S, got {noise!r}")
+        if noise > 0.0:
+            least = _LEAST_NOISE * self.measure.moment(2)
+            noise = max(noise, least)  # less is below rounding
+            least *= 0.1 * self._ratio**-0.5
+            if noise < least:  # bulks are too narrow
+                raise ValueError(f"s must be 0 or at least {least:g}, got {self.s!r}")
         source = self.measure.source(symmetric=self._symmetric)
         object.__setattr__(self, "s", noise)
         object.__setattr__(self, "_source", source)
@@ -700,9 +707,10 @@ class RectangularConvolution(_Convolution):
     measure : Measure
         Law of the singular values of ``S/sqrt(d2)``.
     s : float
-        Noise variance per entry, from 0 to 1e60 times the second moment.
+        Noise variance per entry, 0 or from 1e-30 (``1e-31 sqrt(beta)`` with many columns) to 1e60
+        times the second moment; less counts as 1e-30.
     beta : float
-        Aspect ratio ``d2/d1`` in [1, inf).
+        Aspect ratio ``d2/d1`` in [1, 1e50].
 
     Raises
     ------

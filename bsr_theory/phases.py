@@ -605,7 +605,7 @@ def _curves(
 ) -> list[_Curve | None]:
     """Return the curve of every valid point whose prior's mmse is smooth.
 
-    ``known``: the table of the prior, if it is one and made before.
+    ``known``: the table of the prior, if all points have the same and it was made before.
     """
     points = family.points
     curves: list[_Curve | None] = [None] * points.alpha.size

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -52,8 +53,8 @@ _NEAR = 1e-2  # relative distance to perfect recovery inside which differences a
 _MANY = 1e40  # aspect ratio that counts as infinite
 _CLOSE = 1e-6  # distance inside which the threshold is needed beyond double precision
 _DIGITS = 34
-_DROWNED = 1e30  # noise, in units of the entries of S, in which these are not seen any more
-_ABOVE = 1e100  # in units of signal and noise, a threshold that counts as infinite
+_SEEN = 1e290  # noise from which on that of its square root is a matter of units
+_DROWNED = 1e30  # noise, in units of S, in which it is not seen any more
 
 _Estimate = TypeVar("_Estimate")
 Loss = Literal["squared", "logistic", "hinge"]
@@ -361,35 +362,44 @@ def ridge(
         _flat(x, shape) for x in (problem.alpha, np.asarray(channel.delta) / variance, penalty)
     )
     with np.errstate(all="ignore"):
-        # D total/2 = alpha and alpha - D^2 = D root; (1 - D)(alpha - D) = lam D gives the smaller
-        # of the two factors from the larger
-        root = np.hypot(1.0 - alpha, np.sqrt(penalties * (2.0 + 2.0 * alpha + penalties)))
-        total = 1.0 + alpha + penalties + root
-        D = 2.0 * alpha / total
-        larger = (np.abs(1.0 - alpha) + penalties + root) / total * np.maximum(alpha, 1.0)
-        smaller = np.where(penalties > 0.0, penalties * D / larger, 0.0 * penalties)
+        # in units of the largest of 1, alpha and lam: D total/2 = a, alpha - D^2 = D root;
+        # (1 - D)(alpha - D) = lam D gives the smaller of 1 - D and 1 - D/alpha from the larger
+        unit = np.maximum(np.maximum(alpha, penalties), 1.0)
+        a, strength, noise = alpha / unit, penalties / unit, delta / unit
+        both, apart = 1.0 / unit + a, np.abs(1.0 - alpha) / unit
+        root = np.hypot(apart, np.sqrt(strength) * np.sqrt(2.0 * both + strength))
+        total = both + strength + root
+        D, D_per_alpha = 2.0 * a / total, 2.0 / total / unit
+        larger = (apart + strength + root) / total
+        smaller = np.where(strength > 0.0, 2.0 * strength / total / larger, 0.0 * strength)
         lost, free = np.where(alpha < 1.0, (larger, smaller), (smaller, larger))
-        mse = (alpha * lost**2 + delta * D * D) / (D * root)
+        mse = (lost**2 * (0.5 * total) + noise * D) / root
         mse = np.where((root == 0.0) & (delta == 0.0), 0.0, mse)
         s = (delta + mse) / alpha
-        train = np.where(free > 0.0, s * free**2 / alpha, 0.0 * s)
-        train = np.where(np.isinf(s), 0.0, train)
+        moved = (delta + mse) * D_per_alpha  # D s
+        train = np.where(np.isinf(mse), 0.0, (delta + mse) * free**2)
     rank = np.where(np.isnan(mse), np.nan, 1.0)
     nuclear = np.full(mse.shape, np.nan)
-    perfect = (mse == 0.0) & (delta == 0.0) & (alpha >= 1.0)
+    perfect = (mse == 0.0) & (delta == 0.0) & (penalties == 0.0) & (alpha >= 1.0)
+    bad = np.isnan(mse)
     if known:
         signal = _read_prior(prior, "ridge")
         beta, rho = _flat(signal.beta, shape), _flat(signal.rho, shape)
         mean = np.empty(mse.shape)
         kernel = estimators.mean_singular_value_array
-        run_blocks(lambda b: kernel(signal.source, beta[b], rho[b], s[b], mean[b]), mse.size)
-        nuclear = D * mean
+        # beyond, the mean of y grows like sqrt(s)
+        seen = np.minimum(s, _SEEN)
+        run_blocks(lambda b: kernel(signal.source, beta[b], rho[b], seen[b], mean[b]), mse.size)
+        with np.errstate(invalid="ignore"):
+            far = np.sqrt(D) * np.sqrt(moved) * (mean / math.sqrt(_SEEN))
+            nuclear = np.where(s > _SEEN, far, D * mean)
         rank = np.where(perfect, np.minimum(rho, 1.0), rank)
-        mse = np.where(np.isnan(nuclear), np.nan, mse)
+        bad |= np.isnan(mean)
     status = np.where(perfect, int(Status.PERFECT_RECOVERY), int(Status.CONVERGED))
-    status = np.where(np.isnan(mse), int(Status.INVALID_INPUT), status)
-    bad = np.isnan(mse)
-    columns = [mse, D, D * D * (1.0 + s), rank, nuclear, train, s, lost / D, penalties, 0.0 * lost]
+    status = np.where(bad, int(Status.INVALID_INPUT), status)
+    with np.errstate(all="ignore"):
+        threshold, norm = lost / D, D * (D + moved)
+    columns = [mse, D, norm, rank, nuclear, train, s, threshold, penalties, np.zeros_like(mse)]
     columns = [np.where(bad, np.nan, x) for x in columns]
     report_failures(status, on_failure)
     found = _estimate(columns, np.zeros(status.size), status, shape)
@@ -706,12 +716,11 @@ def _threshold(prior: Prior, s: Numeric, tau: Any, *, hard: bool) -> ThresholdEs
     out = np.empty((noise.size, 7))
     kernel = estimators.threshold_array
     # beyond some noise all is that of noise alone, in its units
-    scale = np.maximum(noise / _DROWNED, 1.0)
-    noise = np.minimum(noise, _DROWNED)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        drowned = _DROWNED / np.minimum(rho, 1.0) if signal.source is None else _DROWNED
+        scale = np.maximum(noise / drowned, 1.0)
+        noise = np.minimum(noise, drowned)
         level = np.where(np.isinf(cut), cut, cut / np.sqrt(scale))
-    # squares of thresholds far above the spectrum overflow; nothing is left of S there
-    level = np.where(level > _ABOVE * (1.0 + np.sqrt(noise)), np.inf, level)
     run_blocks(
         lambda b: kernel(signal.source, beta[b], rho[b], noise[b], level[b], best, hard, out[b]),
         noise.size,

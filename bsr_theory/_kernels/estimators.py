@@ -6,6 +6,7 @@ denoiser.  Soft thresholding, ``f(y) = (y - tau)_+``, has for entries of varianc
     divergence  D = int rho f h,        C = 1 - D = int rho min(y, tau) h
     error       E = s (1 - 2 C + b),    b = int rho min(y, tau)^2 / s
                   = 1 - 2 int rho f (y - s h) + int rho f^2
+                  = int_{y < tau} rho y (y - s h) + int_{y > tau} rho (s h (y - 2 tau) + tau^2)
 
 and regression with a nuclear-norm penalty is ``alpha s = delta + E``, ``lam = tau (alpha - D)``.
 The theory of the convex estimators is derived in the documentation.
@@ -56,13 +57,17 @@ from .subordination import (
 
 __all__: list[str] = []
 
-CURVE, SHIFTED, SCALED, SAMPLED = range(4)  # kinds of law: see Law
+CURVE, SHIFTED, SCALED, THIN, SAMPLED = range(5)  # kinds of law: see Law
 INTERPOLATE, PENALTY, BEST, MINIMAX = range(4)  # equations that fix a threshold
 COUNT, Y, SQUARE, HILBERT, Y_HILBERT, SIGNAL, Y_SIGNAL = range(7)  # columns of sums
 
-_NONE = 1e-32  # noise that stands for none: its square root is below rounding
+_NONE = 1e-48  # noise that stands for none, of factors with rho = 1
+_LEAST = 1e-32  # the same for laws of singular values: its square root is below rounding
 _QUIET = 1e-18  # for divergences of laws with atoms
-_HUGE = 1e8  # times sqrt(beta): s rho from which S is as good as Gaussian entries
+_HIDDEN = 1e8  # s rho, in units of sqrt(beta), from which on noise hides all of thin factors
+_ALIKE = 1e-17  # relative deviation from the law of Gaussian entries that is not seen
+_THINNEST = 1e-16  # rho below which outliers have no width and do not interact
+_GRADE = 100.0  # step of the search for units in which the noise can be seen
 _STEP = 1e-2  # relative step in sqrt(s) of the extrapolation to s = 0
 _SAMPLES = 6  # points of it
 
@@ -83,40 +88,73 @@ Signal = namedtuple("Signal", "beta rho source")
 # kind CURVE: S = A B/sqrt(r) at finite beta and rho, on the arc of `rectangular`.
 # kind SHIFTED: beta = inf, y^2 = x + s and h = 1/y with x of a Marchenko-Pastur law.
 # kind SCALED: Gaussian entries, y^2 = (1 + s) x and h = y/(1 + s).
+# kind THIN: rho -> 0, the noise alone, y^2 = s x and h = y/s, and outliers; ``gap`` there is
+# (theta - upper edge)/s of the place theta where they are or, once the noise hides them, would be.
 # kind SAMPLED: a source, between the nodes of `subordination.tabulate`.
 # Marchenko-Pastur: x = low + span sin^2(theta/2), y^2 = scale x + shift.
-Law = namedtuple("Law", "kind s beta c first second low span scale shift")
+Law = namedtuple("Law", "kind s beta rho c first second low span scale shift gap")
 # Row k holds the panel [x0, x1] of a bulk (-1: an atom), its ends y0, y1 and its sums; below[k]
 # and above[k] add up the rows before k and from k on; nodes are those of a SAMPLED law.
 Table = namedtuple("Table", "law rows bulk x y sums below above nodes")
 
 
 @jit
-def _arcless_law(kind, beta, low, span, scale, shift, s):
+def _arcless_law(kind, beta, rho, low, span, scale, shift, s, gap):
     """Return a law that is not on the arc of `rectangular`."""
     c = make_curve(2.0, 1.0, 1.0)  # not used
     b = make_bulk(c, 0)
-    return Law(kind, s, beta, c, b, b, low, span, scale, shift)
+    return Law(kind, s, beta, rho, c, b, b, low, span, scale, shift, gap)
 
 
 @jit
 def _marchenko_pastur_law(kind, beta, ratio, scale, shift, s):
     root = math.sqrt(ratio)
-    return _arcless_law(kind, beta, (1.0 - root) ** 2, 4.0 * root, scale, shift, s)
+    return _arcless_law(kind, beta, 0.0, (1.0 - root) ** 2, 4.0 * root, scale, shift, s, 0.0)
+
+
+@jit
+def _thin_law(beta, rho, s):
+    """Return the law of rho d1 outliers in noise, which do not interact."""
+    s = max(s, 1e-300)
+    root, n = 1.0 / math.sqrt(beta), s * rho
+    # at t = 1 noise hides the outliers, over a width of rho^(1/3)
+    distance = max(abs(1.0 - n * root), rho ** (1.0 / 3.0))
+    return _arcless_law(
+        THIN, beta, rho, (1.0 - root) ** 2, 4.0 * root, s, 0.0, s, distance * distance / n
+    )
+
+
+@jit
+def _has_free_entries(beta, rho, s):
+    """Tell whether S + sqrt(s) Z cannot be told from a matrix of independent entries."""
+    if rho == np.inf:
+        return True
+    if beta == np.inf:
+        return False
+    if rho < 1.0:
+        return s * rho > _HIDDEN * math.sqrt(beta)
+    return beta / max(1.0, s) / max(1.0, s) < _ALIKE * rho
+
+
+@jit
+def _least_noise(source, rho):
+    """Return the noise that stands for none: far below all that S has to show."""
+    return _NONE / min(max(rho, _THINNEST), 1e-3) if source is None else _LEAST
 
 
 @jit
 def make_law(beta, rho, s):
     """Return the law of the singular values of ``(A B/sqrt(r) + sqrt(s) Z)/sqrt(d2)``."""
-    if rho == np.inf or (beta < np.inf and s * rho > _HUGE * math.sqrt(beta)):
+    if _has_free_entries(beta, rho, s):
         return _marchenko_pastur_law(SCALED, beta, 1.0 / beta, 1.0 + s, 0.0, s)
+    if rho < _THINNEST:
+        return _thin_law(beta, rho, s)
     if beta == np.inf:
         return _marchenko_pastur_law(SHIFTED, beta, 1.0 / rho, 1.0, s, s)
-    noise = max(s, _NONE)
+    noise = max(s, _least_noise(None, rho))
     c = make_curve(beta, rho, noise)
-    return Law(
-        CURVE, noise, beta, c, make_bulk(c, 0), make_bulk(c, c.bulks - 1), 0.0, 0.0, 0.0, 0.0
-    )
+    first, second = make_bulk(c, 0), make_bulk(c, c.bulks - 1)
+    return Law(CURVE, noise, beta, rho, c, first, second, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @jit
@@ -130,13 +168,18 @@ def _law_point(law, which, x):
         step = z.w * z.slope * b.height * sin * cos
         yh = (1.0 - 1.0 / c.beta) + 2.0 / c.beta * _w_re_g(c, z)
         # each of the two forms is free of cancellation on its side
-        signal = z.w - c.s * yh if c.s <= 1.0 else _w_shrunk(c, z)
+        signal = z.w - c.s * yh if c.s <= 1.0 and z.pu >= z.pt else _w_shrunk(c, z)
         return z.w, _pi_density(c, z) * step / math.pi, yh, signal, step
     base = law.low + law.span * sin * sin
     w = law.scale * base + law.shift
-    yh = 1.0 if law.kind == SHIFTED else w / (1.0 + law.s)
     density = 8.0 / math.pi * (sin * cos) ** 2 / base
-    return w, density, yh, base, law.scale * law.span * sin * cos
+    step = law.scale * law.span * sin * cos
+    if law.kind == THIN:
+        # of w/(theta - w), as much as the outliers have lost
+        signal = law.s * law.rho / law.beta * base / (law.gap + law.span * cos * cos)
+        return w, density, base, signal, step
+    yh = 1.0 if law.kind == SHIFTED else w / (1.0 + law.s)
+    return w, density, yh, base, step
 
 
 @jit
@@ -152,23 +195,43 @@ def _law_y(law, which, x):
 
 
 @jit
+def _graded(near, end, out):
+    """Fill ``out`` with the ends of panels from 0 to ``end`` that grow away from 0.
+
+    ``near`` is the distance of a singularity from 0 across the panels; 0 stands for none.
+    """
+    first = 0.8 * max(near if near > 0.0 else 2.0 * math.pi, 1e-13)
+    if first >= end:
+        out[0], out[1] = 0.0, end
+        return 1
+    count = 1 + math.ceil(math.log(end / first) / math.log(_RATIO))
+    ratio = (end / first) ** (1.0 / (count - 1))
+    out[0], right = 0.0, first
+    for k in range(1, count):
+        out[k] = right
+        right *= ratio
+    out[count] = end
+    return count
+
+
+@jit
 def _marchenko_pastur_panels(law, ends):
-    """Fill ``ends`` with panels of [0, pi], graded towards the zeros of x or y^2 near 0."""
+    """Fill ``ends`` with panels of [0, pi], graded towards the zeros of x or y^2 near 0.
+
+    Those of a thin law are also graded towards the place of outliers next to the upper edge.
+    """
     # sinh(v/2)^2 = distance/span for the zero of x; of y^2 where x has none (low = 0)
     distance = law.low if law.low > 0.0 else law.shift
     near = 2.0 * math.asinh(math.sqrt(distance / law.span))
-    if near == 0.0:
-        near = 2.0 * math.pi  # quarter circle: y is a sine
-    first = 0.8 * max(near, 1e-13)
-    if first >= math.pi:
-        ends[0, 0], ends[0, 1] = 0.0, math.pi
-        return 1
-    count = 1 + math.ceil(math.log(math.pi / first) / math.log(_RATIO))
-    ratio = (math.pi / first) ** (1.0 / (count - 1))
-    left, right = 0.0, first
-    for k in range(count):
-        ends[k, 0], ends[k, 1] = left, (right if k < count - 1 else math.pi)
-        left, right = right, right * ratio
+    points = np.empty(_PANELS + 1)
+    end = math.pi if law.kind != THIN else 0.5 * math.pi
+    count = _graded(near, end, points)
+    ends[:count, 0], ends[:count, 1] = points[:count], points[1 : count + 1]
+    if law.kind == THIN:
+        far = _graded(2.0 * math.asinh(math.sqrt(law.gap / law.span)), end, points)
+        for k in range(far, 0, -1):
+            ends[count, 0], ends[count, 1] = math.pi - points[k], math.pi - points[k - 1]
+            count += 1
     return count
 
 
@@ -183,12 +246,25 @@ def _finish(law, rows, bulk, x, y, sums, nodes):
 
 
 @jit
+def _outliers(law, y, sums):
+    """Fill a row with the outliers of a thin law, singular values 1/sqrt(rho) in noise."""
+    rho, ratio, n = law.rho, 1.0 / law.beta, law.s * law.rho
+    t = n * math.sqrt(ratio)
+    square, kept = (1.0 + n) * (1.0 + n * ratio), (1.0 - t) * (1.0 + t)  # rho y^2, rho y (y - s h)
+    yh, root = 1.0 + ratio + 2.0 * n * ratio, math.sqrt(rho * square)  # root = rho y
+    y[:] = max(math.sqrt(square) / math.sqrt(rho), _law_y(law, 0, math.pi))
+    sums[COUNT], sums[Y], sums[SQUARE] = rho, root, square
+    sums[HILBERT], sums[Y_HILBERT] = rho * yh / y[0], rho * yh
+    sums[SIGNAL], sums[Y_SIGNAL] = kept / y[0], kept
+
+
+@jit
 def _explicit_table(law):
     """Return the panels of a law whose points are explicit, with their sums."""
-    bulk = np.empty(2 * _PANELS + 1, np.int64)
-    x = np.zeros((2 * _PANELS + 1, 2))
-    y = np.empty((2 * _PANELS + 1, 2))
-    sums = np.zeros((2 * _PANELS + 1, 7))
+    bulk = np.empty(2 * _PANELS + 2, np.int64)
+    x = np.zeros((2 * _PANELS + 2, 2))
+    y = np.empty((2 * _PANELS + 2, 2))
+    sums = np.zeros((2 * _PANELS + 2, 7))
     ends = np.empty((_PANELS, 2))
     rows = 0
     mass, place = 0.0, 0.0
@@ -199,7 +275,7 @@ def _explicit_table(law):
             # the zeros of A A^T/r: their share is 1 - rho, and span = 4/sqrt(rho)
             mass, place = 1.0 - 16.0 / law.span**2, math.sqrt(law.shift)
     if mass > 0.0:
-        base = 1.0 if law.span == 0.0 else 0.0
+        base = 1.0 if law.span == 0.0 and law.kind != THIN else 0.0
         bulk[0], y[0, 0], y[0, 1] = -1, place, place
         sums[0, COUNT], sums[0, Y], sums[0, SQUARE] = mass, mass * place, mass * place**2
         # yh = 1 for an atom of either kind
@@ -231,6 +307,11 @@ def _explicit_table(law):
                 sums[rows, SIGNAL] += weight * signal / value
                 sums[rows, Y_SIGNAL] += weight * signal
             rows += 1
+    n = law.s * law.rho
+    if law.kind == THIN and n < math.sqrt(law.beta):
+        bulk[rows] = -1
+        _outliers(law, y[rows], sums[rows])
+        rows += 1
     return _finish(law, rows, bulk, x, y, sums, np.empty((0, 16, 5)))
 
 
@@ -267,7 +348,7 @@ def _table_point(t, k, x):
 @jit
 def _sampled_table(source, beta, s):
     """Return the panels of a law that is known by its nodes, with their sums."""
-    law = _arcless_law(SAMPLED, beta, 0.0, 0.0, 1.0, 0.0, s)
+    law = _arcless_law(SAMPLED, beta, 0.0, 0.0, 0.0, 1.0, 0.0, s, 0.0)
     bulk, x, nodes = tabulate(source, s, 1.0 / beta)
     rows = bulk.size
     y, sums = np.empty((rows, 2)), np.zeros((rows, 7))
@@ -302,7 +383,7 @@ def _sampled_table(source, beta, s):
 def _table_of(source, beta, rho, s):
     if source is None:
         return _explicit_table(make_law(beta, rho, s))
-    return _sampled_table(source, beta, max(s, _NONE))
+    return _sampled_table(source, beta, max(s, _LEAST))
 
 
 @jit
@@ -335,7 +416,7 @@ def cut_between(t, k, tau):
         a[COUNT],
         a[HILBERT],
         a[Y] - tau * a[COUNT],
-        a[SQUARE] - 2.0 * tau * a[Y] + tau * tau * a[COUNT],
+        a[SQUARE] - tau * (2.0 * a[Y] - tau * a[COUNT]),
         a[Y_HILBERT] - tau * a[HILBERT],
         a[Y_SIGNAL] - tau * a[SIGNAL],
         a[SIGNAL],
@@ -438,6 +519,12 @@ def _free(cut, alpha):
 
 
 @jit
+def _is_kept(cut):
+    """Tell whether optimal denoising keeps most of what is above the threshold."""
+    return cut.signal > 0.5 * (cut.nuclear + cut.tau * cut.rank)
+
+
+@jit
 def _excess(mode, cut, alpha, lam):
     """Return the left side of the equation that fixes the threshold; it grows through its zero.
 
@@ -453,7 +540,7 @@ def _excess(mode, cut, alpha, lam):
         if cut.rank == 0.0:
             return 1.0
         # both forms lose digits where the other does not
-        if lam <= 1.0:
+        if _is_kept(cut):
             return cut.tau - lam * cut.hilbert / cut.rank
         return (cut.signal - cut.nuclear) / cut.rank
     return lam * cut.tau - (1.0 - lam) * cut.nuclear
@@ -463,15 +550,15 @@ def _excess(mode, cut, alpha, lam):
 def _find_between(t, k, mode, alpha, lam):
     """Solve the equation of `_excess` between the rows k - 1 and k, where it is elementary."""
     cut = cut_between(t, k, 0.0)
-    free = alpha - 1.0 + cut.low_product
+    free = _free(cut, alpha)
     if mode == INTERPOLATE:
         tau = -free / cut.hilbert
     elif mode == PENALTY:
         root = math.sqrt(free * free + 4.0 * lam * cut.hilbert)
         tau = 2.0 * lam / (free + root) if free > 0.0 else 0.5 * (root - free) / cut.hilbert
     elif mode == BEST:
-        smooth = cut.nuclear - cut.signal
-        tau = (lam * cut.hilbert if lam <= 1.0 else smooth) / cut.rank
+        moved = lam * cut.hilbert if _is_kept(cut) else cut.nuclear - cut.signal
+        tau = moved / cut.rank
     else:
         tau = (1.0 - lam) * cut.nuclear / (lam + (1.0 - lam) * cut.rank)
     low = t.y[k - 1, 1] if k > 0 else 0.0
@@ -509,7 +596,8 @@ def _find_inside(t, k, mode, alpha, lam):
             slope = rise * (lam + (1.0 - lam) * cut.rank)
         new = x - value / slope
         if not lo < new < hi:
-            new = 0.5 * (lo + hi)
+            # also a position many decades below is found
+            new = math.sqrt(hi * max(lo, 1e-12 * hi)) if lo < 1e-3 * hi else 0.5 * (lo + hi)
             last = hi - lo <= 4e-16 * hi
         else:
             last = abs(new - x) <= 1e-9 * min(x, math.pi - x)
@@ -535,10 +623,13 @@ def find_cut(t, mode, alpha, lam):
 @jit
 def soft_error(cut, s):
     """Return the error of soft thresholding from the form that loses no digits."""
-    if s > 1.0 and cut.divergence < 0.5:
-        return 1.0 - 2.0 * cut.overlap + cut.norm
-    C = cut.low_product + cut.tau * cut.hilbert
-    return s * (1.0 - 2.0 * C) + (cut.low_square + cut.tau * cut.tau * cut.rank)
+    square = cut.tau * (cut.tau * cut.rank)
+    if cut.divergence >= 0.5:
+        C = cut.low_product + cut.tau * cut.hilbert
+        return s * (1.0 - 2.0 * C) + (cut.low_square + square)
+    if square + s * cut.product > 1.0:
+        return max(1.0 - 2.0 * cut.overlap + cut.norm, cut.low_kept)
+    return cut.low_kept + max(s * (cut.product - 2.0 * cut.tau * cut.hilbert) + square, 0.0)
 
 
 # --------------------------------------------------------------------------------------------
@@ -667,9 +758,9 @@ def balance(p, s):
         e = p.near.e0 - root * total
         left = p.near.slack + root * total - p.delta / s
         return math.log1p(left / (p.delta / s + e)), s * e, cut
-    if s > 1.0 and cut.divergence < 0.5:
+    if cut.divergence < 0.5:
         error = soft_error(cut, s)
-        return math.log(p.alpha * s / (p.delta + error)), error, cut
+        return math.log(p.alpha) + math.log(s / (p.delta + error)), error, cut
     C = cut.low_product + cut.tau * cut.hilbert
     if p.mode == INTERPOLATE:
         C = 1.0 - p.alpha
@@ -683,10 +774,26 @@ def balance(p, s):
 
 
 @jit
+def _visible(p):
+    """Return the problem in units in which its noise can be seen, and the unit.
+
+    Far below all that S has to show, s, delta, tau^2 and lam^2 scale together.
+    """
+    unit, least = 1.0, _least_noise(p.signal.source, p.signal.rho)
+    while p.delta < p.alpha * least and p.delta + p.lam > 0.0 and balance(p, least)[0] > 0.0:
+        unit *= _GRADE
+        delta, lam = p.delta * _GRADE * _GRADE, p.lam * _GRADE
+        p = Point(p.signal, p.alpha, delta, lam, p.mode, p.near)
+    return p, unit
+
+
+@jit
 def _solve_noise(p):
     """Return (log s, log residual, evaluations) of the root of `balance`."""
-    floor = math.log(p.delta / p.alpha) if p.delta > 0.0 else -160.0
-    x1 = math.log((1.0 + p.delta) / p.alpha)
+    floor = math.log(_least_noise(p.signal.source, p.signal.rho))
+    if p.delta > 0.0:
+        floor = max(floor, math.log(p.delta) - math.log(p.alpha))
+    x1 = math.log(1.0 + p.delta) - math.log(p.alpha)
     f1 = balance(p, math.exp(x1))[0]
     calls, step = 1, 1.0
     x2, f2 = x1, f1
@@ -770,16 +877,19 @@ def nuclear_norm_point(signal, alpha, delta, lam, mode, gap, refine, tolerance, 
         return
     if refine:
         p = Point(signal, alpha, delta, lam, mode, make_near(p, gap))
+    p, unit = _visible(p)
     logs, left, calls = _solve_noise(p)
     s = math.exp(logs)
     _, error, cut = balance(p, s)
     free = 0.0
     if mode == PENALTY:
-        free = lam / cut.tau
+        free = p.lam / cut.tau
     elif mode == BEST:
         # alpha - D = (delta + int_{y < tau} rho y (y - s h))/s at the best threshold
-        free = max(delta + cut.low_kept, 0.0) / s
+        free = max(p.delta + cut.low_kept, 0.0) / s
     _store(out, p, s, error, cut, free)
+    for column, power in ((MSE, 2), (NOISE, 2), (TRAIN, 2), (THRESHOLD, 1), (LAM, 1)):
+        out[column] /= unit**power
     out[RESIDUAL], out[CALLS] = abs(math.expm1(left)), calls
     if not out[RESIDUAL] <= tolerance:
         out[:RESIDUAL] = np.nan
@@ -814,9 +924,7 @@ def recovery_array(beta, rho, out):
 @jit
 def hard_error(cut, s):
     """Return the error of hard thresholding, y kept above the threshold of ``cut``."""
-    if s > 1.0:
-        return 1.0 - 2.0 * cut.kept + cut.square
-    return s * (1.0 - 2.0 * cut.low_product) + cut.low_square
+    return cut.low_kept + s * cut.product
 
 
 @jit
@@ -879,11 +987,19 @@ def find_hard(t, s):
 
 
 @jit
-def _silence(source):
-    """Return what noise has to exceed: within an atom h is of order 1/sqrt(s) and cancels."""
-    if source is None:
-        return 0.0
-    return _QUIET
+def _quiet_noise(signal, s, tau, best):
+    """Return (noise, unit) with the noise, in that unit, large enough for the law to show it.
+
+    Far below all that S has to show, s, tau^2 and the error scale together; and a threshold far
+    above the noise sees none.
+    """
+    # within an atom h is of order 1/sqrt(s) and cancels
+    least = _least_noise(None, signal.rho) if signal.source is None else _QUIET
+    if not best:
+        s = max(s, tau * ((1e-18 if signal.source is None else 1e-8) * tau))
+    if s >= least:
+        return s, 1.0
+    return least, (math.sqrt(least / s) if s > 0.0 else np.inf)
 
 
 @jit
@@ -899,20 +1015,32 @@ def threshold_point(signal, s, tau, best, hard, out):
         if out[0] == np.inf:
             out[1:6] = np.nan
         return
-    t = make_table(signal, max(s, _silence(signal.source)))
+    noise, unit = _quiet_noise(signal, s, tau, best)
+    t = make_table(signal, noise)
     if not best:
-        cut = cut_at(t, tau)
+        if tau >= t.y[t.rows - 1, 1]:
+            out[:6] = 0.0
+            out[0], out[6] = 1.0, tau
+            return
+        cut = cut_at(t, tau * unit if tau > 0.0 else 0.0)
     elif hard:
-        cut = find_hard(t, s)
+        cut = find_hard(t, noise)
     else:
-        cut = find_cut(t, BEST, 1.0, s)
-    out[3], out[6] = cut.rank, cut.tau
+        cut = find_cut(t, BEST, 1.0, noise)
+    shown, noise = noise, s * unit * unit if unit < np.inf else noise
+    out[3], out[6] = cut.rank, tau
     if hard:
-        out[0], out[1], out[2] = hard_error(cut, s), cut.kept, cut.square
+        out[0], out[1], out[2] = hard_error(cut, shown), cut.kept, cut.square
+        if out[0] <= 4.0 * shown:  # no part of S is dropped
+            out[0] *= noise / shown
         out[4], out[5] = cut.nuclear + cut.tau * cut.rank, cut.product
     else:
-        out[0], out[1], out[2] = soft_error(cut, s), cut.overlap, cut.norm
+        out[0], out[1], out[2] = soft_error(cut, noise), cut.overlap, cut.norm
         out[4], out[5] = cut.nuclear, cut.divergence
+    out[0] /= unit * unit
+    if best:
+        # a gap of S does not scale
+        out[6] = cut.tau if hard else cut.tau / unit
 
 
 @jit

@@ -259,7 +259,8 @@ def make_bulk(c, which):
     zeta = c.p / c.kappa * (u0 / t0) ** 2
     xi0, xi1 = _xi(c, zeta), _xi(c, c.p / c.kappa * (u1 / t1) ** 2)
     # 2 Re t rises by 2 (u1 - u0) and xi by the same: exact also when the arc is tiny.
-    rise = 2.0 * (u1 - u0) * (xi0 + xi1) / (c.p * c.kappa)
+    span = t1 - t0 if c.bulks == 1 else u1 - u0
+    rise = 2.0 * span * (xi0 + xi1) / (c.p * c.kappa)
     height = _chi_distance(zeta, rise, 2.0 * math.log(abs(u1 * t0 / (u0 * t1))))
     kp = u0 * u0 * (xi0 + c.h) / (c.rho * c.kappa)
     scale = 1.0 / (c.beta * c.rho**2 * math.sqrt(c.kappa * c.p))
@@ -567,7 +568,7 @@ def _is_gaussian(beta, rho, s):
     The first corrections are beta/rho^2 and beta/(s rho)^2 of the overlap, 1/rho for beta = inf.
     """
     root = math.sqrt(beta)
-    return rho > min(_HUGE, 1e6 * root) or s * rho > 1e8 * root
+    return rho > min(_HUGE, 1e8 * root) or s * rho > 1e8 * root
 
 
 @jit

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,12 @@ __all__: list[str] = []
 
 CURVE, SHIFTED, SCALED, THIN, SAMPLED = range(5)  # kinds of law: see Law
 INTERPOLATE, PENALTY, BEST, MINIMAX = range(4)  # equations that fix a threshold
-COUNT, Y, SQUARE, HILBERT, Y_HILBERT, SIGNAL, Y_SIGNAL = range(7)  # columns of sums
+# Columns of sums: int rho times 1, y, y^2, h, y h, the denoised D = y - s h and y D; and, with d
+# the distance to the lowest y, times d, d^2, d h and d D.
+COUNT, Y, SQUARE, HILBERT, Y_HILBERT, SIGNAL, Y_SIGNAL = range(7)
+AWAY, AWAY_SQUARE, AWAY_HILBERT, AWAY_SIGNAL = range(7, 11)
+_COLUMNS = 11
+WEIGHT, VALUE, DISTANCE, DENSE, DENOISED = range(5)  # columns of the points of a row
 
 _NONE = 1e-48  # noise that stands for none, of factors with rho = 1
 _LEAST = 1e-32  # the same for laws of singular values: its square root is below rounding
@@ -67,6 +73,7 @@ _QUIET = 1e-18  # for divergences of laws with atoms
 _HIDDEN = 1e8  # s rho, in units of sqrt(beta), from which on noise hides all of thin factors
 _ALIKE = 1e-17  # relative deviation from the law of Gaussian entries that is not seen
 _THINNEST = 1e-16  # rho below which outliers have no width and do not interact
+_SLIM = 1e-3  # share of y^2 by which a narrow panel rises: its nodes resolve dw/dx
 _GRADE = 100.0  # step of the search for units in which the noise can be seen
 _STEP = 1e-2  # relative step in sqrt(s) of the extrapolation to s = 0
 _SAMPLES = 6  # points of it
@@ -76,6 +83,20 @@ MSE, OVERLAP, NORM, RANK, NUCLEAR, TRAIN, NOISE, THRESHOLD, LAM, RESIDUAL, CALLS
 
 _BARYCENTRIC = np.sqrt((1.0 - NODES**2) * WEIGHTS)
 _BARYCENTRIC[1::2] *= -1.0  # of the polynomial through the Gauss nodes
+
+
+def _integration() -> Any:
+    """Return the matrix that integrates the polynomial through the nodes from -1 to each node."""
+    powers = np.polynomial.legendre.legvander(NODES, NODES.size)
+    degrees = np.arange(NODES.size)
+    # int P_k = (P_(k+1) - P_(k-1))/(2 k + 1)
+    rise = np.empty((NODES.size, NODES.size))
+    rise[:, 0] = NODES + 1.0
+    rise[:, 1:] = (powers[:, 2:] - powers[:, :-2]) / (2.0 * degrees[1:] + 1.0)
+    return rise @ (powers[:, :-1] * WEIGHTS[:, None] * (degrees + 0.5)).T
+
+
+_INTEGRAL = _integration()
 
 
 # --------------------------------------------------------------------------------------------
@@ -93,9 +114,11 @@ Signal = namedtuple("Signal", "beta rho source")
 # kind SAMPLED: a source, between the nodes of `subordination.tabulate`.
 # Marchenko-Pastur: x = low + span sin^2(theta/2), y^2 = scale x + shift.
 Law = namedtuple("Law", "kind s beta rho c first second low span scale shift gap")
-# Row k holds the panel [x0, x1] of a bulk (-1: an atom), its ends y0, y1 and its sums; below[k]
-# and above[k] add up the rows before k and from k on; nodes are those of a SAMPLED law.
-Table = namedtuple("Table", "law rows bulk x y sums below above nodes")
+# Row k holds the panel [x0, x1] of a bulk (-1: an atom), its ends y0, y1, how far it reaches up to
+# the next one, and its sums; below[k] and above[k] add up the rows before k and from k on, kept[k]
+# and lost[k] parts of above[k]: rows of which the optimal denoiser keeps more than half, and the
+# others.  nodes are those of a SAMPLED law.
+Table = namedtuple("Table", "law rows bulk x y reach sums below above kept lost nodes")
 
 
 @jit
@@ -236,13 +259,96 @@ def _marchenko_pastur_panels(law, ends):
 
 
 @jit
-def _finish(law, rows, bulk, x, y, sums, nodes):
-    """Return the table, with the sums added up."""
-    below, above = np.zeros((rows + 1, 7)), np.zeros((rows + 1, 7))
+def _add_row(sums, row):
+    """Add a row to the sums over all rows above it; distances are to the y where it begins."""
+    for column in range(_COLUMNS):
+        sums[column] += row[column]
+
+
+@jit
+def _lowered(sums, drop, out):
+    """Fill ``out`` with sums whose distances are to a y lower by ``drop``; nothing cancels."""
+    out[:] = sums
+    out[AWAY_SQUARE] += drop * (2.0 * sums[AWAY] + drop * sums[COUNT])
+    out[AWAY] += drop * sums[COUNT]
+    out[AWAY_HILBERT] += drop * sums[HILBERT]
+    out[AWAY_SIGNAL] += drop * sums[SIGNAL]
+
+
+@jit
+def _finish(law, rows, bulk, x, y, reach, sums, nodes):
+    """Return the table, with the sums added up; ``reach`` comes in as the extent of each row."""
+    below, above = np.zeros((rows + 1, _COLUMNS)), np.zeros((rows + 1, _COLUMNS))
+    kept, lost = np.zeros((rows + 1, _COLUMNS)), np.zeros((rows + 1, _COLUMNS))
     for k in range(rows):
         below[k + 1] = below[k] + sums[k]
-        above[rows - k - 1] = above[rows - k] + sums[rows - k - 1]
-    return Table(law, rows, bulk, x, y, sums, below, above, nodes)
+    for k in range(rows - 1, -1, -1):
+        if k < rows - 1:
+            reach[k] += y[k + 1, 0] - y[k, 1]
+        _lowered(above[k + 1], reach[k], above[k])
+        _lowered(lost[k + 1], reach[k], lost[k])
+        kept[k] = kept[k + 1]
+        _add_row(above[k], sums[k])
+        _add_row(kept[k] if sums[k, SIGNAL] > 0.5 * sums[k, Y] else lost[k], sums[k])
+    return Table(law, rows, bulk, x, y, reach, sums, below, above, kept, lost, nodes)
+
+
+@jit
+def _add_points(points, sums):
+    """Add the points of a panel to the sums of its row."""
+    for j in range(NODES.size):
+        weight, y, d = points[j, WEIGHT], points[j, VALUE], points[j, DISTANCE]
+        h, denoised = points[j, DENSE], points[j, DENOISED]
+        sums[COUNT] += weight
+        sums[Y] += weight * y
+        sums[SQUARE] += weight * y * y
+        sums[HILBERT] += weight * h
+        sums[Y_HILBERT] += weight * y * h
+        sums[SIGNAL] += weight * denoised
+        sums[Y_SIGNAL] += weight * y * denoised
+        sums[AWAY] += weight * d
+        sums[AWAY_SQUARE] += weight * d * d
+        sums[AWAY_HILBERT] += weight * d * h
+        sums[AWAY_SIGNAL] += weight * d * denoised
+
+
+@jit
+def _law_points(law, which, left, right, lowest, points):
+    """Fill the points of the panel [left, right] above the y ``lowest``; return its extent in y.
+
+    Where the panel is narrow, far below w, the difference of two values of w = y^2 has few digits:
+    it is explicit for Marchenko-Pastur laws and the integral of dw/dx on the curve.
+    """
+    mid, half = 0.5 * (left + right), 0.5 * (right - left)
+    steps = np.empty(NODES.size)
+    first, highest = lowest * lowest, _law_y(law, which, right)
+    last = highest * highest
+    narrow = last - first < _SLIM * last
+    span, extent = law.scale * law.span, last - first
+    if law.kind != CURVE:
+        extent = span * math.sin(half) * math.sin(mid)
+    elif narrow:
+        extent = 0.0
+    for j in range(NODES.size):
+        x = mid + half * NODES[j]
+        w, density, yh, signal, step = _law_point(law, which, x)
+        y = math.sqrt(w)
+        points[j, WEIGHT], points[j, VALUE] = half * WEIGHTS[j] * density, y
+        points[j, DENSE], points[j, DENOISED] = yh / y, signal / y
+        rise = w - first
+        if law.kind != CURVE:
+            rise = span * math.sin(0.5 * (x - left)) * math.sin(0.5 * (x + left))
+        elif narrow:
+            extent += WEIGHTS[j] * half * step
+        steps[j] = half * step
+        points[j, DISTANCE] = max(rise, 0.0) / (y + lowest)
+    if law.kind == CURVE and narrow:
+        for j in range(NODES.size):
+            rise = 0.0
+            for i in range(NODES.size):
+                rise += _INTEGRAL[j, i] * steps[i]
+            points[j, DISTANCE] = max(rise, 0.0) / (points[j, VALUE] + lowest)
+    return max(extent, 0.0) / (highest + lowest) if highest > 0.0 else 0.0
 
 
 @jit
@@ -264,8 +370,9 @@ def _explicit_table(law):
     bulk = np.empty(2 * _PANELS + 2, np.int64)
     x = np.zeros((2 * _PANELS + 2, 2))
     y = np.empty((2 * _PANELS + 2, 2))
-    sums = np.zeros((2 * _PANELS + 2, 7))
-    ends = np.empty((_PANELS, 2))
+    sums = np.zeros((2 * _PANELS + 2, _COLUMNS))
+    reach = np.zeros(2 * _PANELS + 2)
+    ends, points = np.empty((_PANELS, 2)), np.empty((NODES.size, 5))
     rows = 0
     mass, place = 0.0, 0.0
     if law.kind != CURVE:
@@ -294,25 +401,15 @@ def _explicit_table(law):
             x[rows] = ends[k]
             y[rows, 0] = y[rows - 1, 1] if k > 0 else _law_y(law, which, ends[k, 0])
             y[rows, 1] = _law_y(law, which, ends[k, 1])
-            mid, half = 0.5 * (ends[k, 0] + ends[k, 1]), 0.5 * (ends[k, 1] - ends[k, 0])
-            for j in range(NODES.size):
-                w, density, yh, signal, _ = _law_point(law, which, mid + half * NODES[j])
-                weight = half * WEIGHTS[j] * density
-                value = math.sqrt(w)
-                sums[rows, COUNT] += weight
-                sums[rows, Y] += weight * value
-                sums[rows, SQUARE] += weight * w
-                sums[rows, HILBERT] += weight * yh / value
-                sums[rows, Y_HILBERT] += weight * yh
-                sums[rows, SIGNAL] += weight * signal / value
-                sums[rows, Y_SIGNAL] += weight * signal
+            reach[rows] = _law_points(law, which, ends[k, 0], ends[k, 1], y[rows, 0], points)
+            _add_points(points, sums[rows])
             rows += 1
     n = law.s * law.rho
     if law.kind == THIN and n < math.sqrt(law.beta):
         bulk[rows] = -1
         _outliers(law, y[rows], sums[rows])
         rows += 1
-    return _finish(law, rows, bulk, x, y, sums, np.empty((0, 16, 5)))
+    return _finish(law, rows, bulk, x, y, reach, sums, np.empty((0, 16, 5)))
 
 
 @jit
@@ -351,20 +448,9 @@ def _sampled_table(source, beta, s):
     law = _arcless_law(SAMPLED, beta, 0.0, 0.0, 0.0, 1.0, 0.0, s, 0.0)
     bulk, x, nodes = tabulate(source, s, 1.0 / beta)
     rows = bulk.size
-    y, sums = np.empty((rows, 2)), np.zeros((rows, 7))
+    y, sums, reach = np.empty((rows, 2)), np.zeros((rows, _COLUMNS)), np.empty(rows)
+    points = np.empty((NODES.size, 5))
     for k in range(rows):
-        half = 0.5 * (x[k, 1] - x[k, 0])
-        for j in range(NODES.size):
-            node = nodes[k, j]
-            # an atom has a mass and no extent
-            weight = WEIGHTS[j] * node[NODE_DENSITY] * (0.5 if bulk[k] < 0 else half)
-            sums[k, COUNT] += weight
-            sums[k, Y] += weight * node[NODE_Y]
-            sums[k, SQUARE] += weight * node[NODE_Y] ** 2
-            sums[k, HILBERT] += weight * node[NODE_HILBERT]
-            sums[k, Y_HILBERT] += weight * node[NODE_Y] * node[NODE_HILBERT]
-            sums[k, SIGNAL] += weight * node[NODE_DENOISED]
-            sums[k, Y_SIGNAL] += weight * node[NODE_Y] * node[NODE_DENOISED]
         if bulk[k] < 0:
             y[k] = nodes[k, 0, NODE_Y]
         else:
@@ -376,7 +462,16 @@ def _sampled_table(source, beta, s):
             y[k, 1] = max(y[k, 1], y[k, 0])
         else:
             y[k, 0] = max(y[k, 0], 0.0)
-    return _finish(law, rows, bulk, x, y, sums, nodes)
+        reach[k] = y[k, 1] - y[k, 0]
+        half = 0.5 * (x[k, 1] - x[k, 0])
+        for j in range(NODES.size):
+            node = nodes[k, j]
+            # an atom has a mass and no extent
+            points[j, WEIGHT] = WEIGHTS[j] * node[NODE_DENSITY] * (0.5 if bulk[k] < 0 else half)
+            points[j, VALUE], points[j, DISTANCE] = node[NODE_Y], max(node[NODE_Y] - y[k, 0], 0.0)
+            points[j, DENSE], points[j, DENOISED] = node[NODE_HILBERT], node[NODE_DENOISED]
+        _add_points(points, sums[k])
+    return _finish(law, rows, bulk, x, y, reach, sums, nodes)
 
 
 @jit
@@ -398,60 +493,81 @@ def make_table(signal, s):
 
 # Over y > tau: rank = int rho, hilbert = int rho h, nuclear = int rho f, norm = int rho f^2,
 # divergence = int rho f h, overlap = int rho f (y - s h), signal = int rho (y - s h), and
-# square, product, kept = int rho (y^2, y h, y (y - s h)).  Over y < tau: low_square,
-# low_product, low_kept = the same.
+# square, product, kept = int rho (y^2, y h, y (y - s h)), and rest = int rho ((y - s h) s h +
+# (tau - s h)^2), what the error is there.  Over y < tau: low_square, low_product, low_kept = the
+# same as those without low.
 Cut = namedtuple(
     "Cut",
-    "tau rank hilbert nuclear norm divergence overlap signal square product kept "
+    "tau rank hilbert nuclear norm divergence overlap signal square product kept rest "
     "low_square low_product low_kept",
 )
 
 
 @jit
-def cut_between(t, k, tau):
-    """Return the functionals at a threshold between the rows k - 1 and k."""
-    a, b = t.above[k], t.below[k]
+def _cut_below(t, k, tau, drop):
+    """Return the functionals at a threshold between the rows k - 1 and k, ``drop`` below row k."""
+    a, lost, below = np.empty(_COLUMNS), np.empty(_COLUMNS), t.below[k]
+    _lowered(t.above[k], drop, a)
+    _lowered(t.lost[k], drop, lost)
+    kept, s = t.kept[k], t.law.s
+    # both forms are sums of terms that do not cancel, one where the denoised y - s h is close to
+    # y and one where it is far below
+    rest = s * (kept[Y_HILBERT] - 2.0 * tau * kept[HILBERT]) + tau * (tau * kept[COUNT])
+    rest += lost[Y_SIGNAL] - 2.0 * lost[AWAY_SIGNAL] + lost[AWAY_SQUARE]
     return Cut(
-        tau,
-        a[COUNT],
-        a[HILBERT],
-        a[Y] - tau * a[COUNT],
-        a[SQUARE] - tau * (2.0 * a[Y] - tau * a[COUNT]),
-        a[Y_HILBERT] - tau * a[HILBERT],
-        a[Y_SIGNAL] - tau * a[SIGNAL],
-        a[SIGNAL],
-        a[SQUARE],
-        a[Y_HILBERT],
-        a[Y_SIGNAL],
-        b[SQUARE],
-        b[Y_HILBERT],
-        b[Y_SIGNAL],
-    )
+        tau, a[COUNT], a[HILBERT], a[AWAY], a[AWAY_SQUARE], a[AWAY_HILBERT], a[AWAY_SIGNAL],
+        a[SIGNAL], a[SQUARE], a[Y_HILBERT], a[Y_SIGNAL], max(rest, 0.0),
+        below[SQUARE], below[Y_HILBERT], below[Y_SIGNAL],
+    )  # fmt: skip
+
+
+@jit
+def cut_between(t, k, tau):
+    """Return the functionals at a given threshold between the rows k - 1 and k."""
+    return _cut_below(t, k, tau, t.y[k, 0] - tau if k < t.rows else 0.0)
+
+
+@jit
+def _sampled_points(t, k, left, right, lowest, points):
+    """Fill the points of a part of row k above the y ``lowest``; return its extent in y."""
+    mid, half = 0.5 * (left + right), 0.5 * (right - left)
+    for j in range(NODES.size):
+        w, density, yh, signal, _ = _table_point(t, k, mid + half * NODES[j])
+        y = max(math.sqrt(w), 1e-150)
+        points[j, WEIGHT], points[j, VALUE] = half * WEIGHTS[j] * density, y
+        points[j, DISTANCE] = max(y - lowest, 0.0)
+        points[j, DENSE], points[j, DENOISED] = yh / y, signal / y
+    return max(t.y[k, 1] - lowest, 0.0)
 
 
 @jit
 def cut_inside(t, k, x, tau):
     """Return the functionals at a threshold at the position x of row k, where y is tau."""
-    base = cut_between(t, k + 1, tau)
+    points, s = np.empty((NODES.size, 5)), t.law.s
+    if t.law.kind == SAMPLED:
+        extent = _sampled_points(t, k, x, t.x[k, 1], tau, points)
+    else:
+        extent = _law_points(t.law, t.bulk[k], x, t.x[k, 1], tau, points)
+    gap = t.y[k + 1, 0] - t.y[k, 1] if k < t.rows - 1 else 0.0
+    base = _cut_below(t, k + 1, tau, extent + gap)
     rank, hilbert, nuclear, norm = base.rank, base.hilbert, base.nuclear, base.norm
     divergence, overlap, signal = base.divergence, base.overlap, base.signal
-    square, product, kept = base.square, base.product, base.kept
-    mid, half = 0.5 * (x + t.x[k, 1]), 0.5 * (t.x[k, 1] - x)
+    square, product, kept, rest = base.square, base.product, base.kept, base.rest
     for j in range(NODES.size):
-        w, density, yh, ys, _ = _table_point(t, k, mid + half * NODES[j])
-        weight = half * WEIGHTS[j] * density
-        y = math.sqrt(w)
-        f = (w - tau * tau) / (y + tau)
+        weight, y, f = points[j, WEIGHT], points[j, VALUE], points[j, DISTANCE]
+        h, denoised = points[j, DENSE], points[j, DENOISED]
         rank += weight
-        hilbert += weight * yh / y
+        hilbert += weight * h
         nuclear += weight * f
         norm += weight * f * f
-        divergence += weight * f * yh / y
-        overlap += weight * f * ys / y
-        signal += weight * ys / y
-        square += weight * w
-        product += weight * yh
-        kept += weight * ys
+        divergence += weight * f * h
+        overlap += weight * f * denoised
+        signal += weight * denoised
+        square += weight * y * y
+        product += weight * y * h
+        kept += weight * y * denoised
+        lack = tau - s * h if denoised > 0.5 * y else denoised - f
+        rest += weight * (denoised * (s * h) + lack * lack)
     b = t.below[k]
     low_square, low_product, low_kept = b[SQUARE], b[Y_HILBERT], b[Y_SIGNAL]
     mid, half = 0.5 * (t.x[k, 0] + x), 0.5 * (x - t.x[k, 0])
@@ -463,7 +579,7 @@ def cut_inside(t, k, x, tau):
         low_kept += weight * ys
     return Cut(
         tau, rank, hilbert, nuclear, norm, divergence, overlap, signal, square, product, kept,
-        low_square, low_product, low_kept,
+        rest, low_square, low_product, low_kept,
     )  # fmt: skip
 
 
@@ -507,7 +623,7 @@ def cut_at(t, tau):
             return cut_between(t, k, tau)
         if tau < t.y[k, 1]:
             return cut_inside(t, k, _position(t, k, tau), tau)
-    return cut_between(t, t.rows, tau)
+    return _cut_below(t, t.rows, tau, 0.0)
 
 
 @jit
@@ -549,20 +665,39 @@ def _excess(mode, cut, alpha, lam):
 @jit
 def _find_between(t, k, mode, alpha, lam):
     """Solve the equation of `_excess` between the rows k - 1 and k, where it is elementary."""
-    cut = cut_between(t, k, 0.0)
-    free = _free(cut, alpha)
-    if mode == INTERPOLATE:
-        tau = -free / cut.hilbert
-    elif mode == PENALTY:
-        root = math.sqrt(free * free + 4.0 * lam * cut.hilbert)
-        tau = 2.0 * lam / (free + root) if free > 0.0 else 0.5 * (root - free) / cut.hilbert
-    elif mode == BEST:
-        moved = lam * cut.hilbert if _is_kept(cut) else cut.nuclear - cut.signal
-        tau = moved / cut.rank
-    else:
-        tau = (1.0 - lam) * cut.nuclear / (lam + (1.0 - lam) * cut.rank)
+    highest = t.y[k, 0]
     low = t.y[k - 1, 1] if k > 0 else 0.0
-    return cut_between(t, k, min(max(tau, low), t.y[k, 0]))
+    cut = cut_between(t, k, highest)
+    hilbert, rank = cut.hilbert, cut.rank
+    # alpha - D = free + hilbert tau = near - hilbert drop
+    near = _free(cut, alpha)
+    free = alpha - cut.product if cut.product < 0.5 else (alpha - 1.0) + cut.low_product
+    if mode == INTERPOLATE:
+        tau, drop = -free / hilbert, near / hilbert
+    elif mode == PENALTY:
+        root = math.sqrt(free * free + 4.0 * lam * hilbert)
+        tau = 2.0 * lam / (free + root) if free > 0.0 else 0.5 * (root - free) / hilbert
+        # hilbert drop^2 - both drop + excess = 0
+        both, excess = near + hilbert * highest, highest * near - lam
+        root = math.sqrt(max(both * both - 4.0 * hilbert * excess, 0.0))
+        drop = 2.0 * excess / (both + root) if both > 0.0 else highest - tau
+    elif mode == BEST:
+        tau = lam * hilbert / rank
+        drop = (cut.signal - cut.nuclear) / rank
+        if _is_kept(cut):
+            drop = highest - tau
+        else:
+            tau = highest - drop
+    else:
+        # lam tau = (1 - lam) (nuclear + rank drop)
+        drop = (lam * highest - (1.0 - lam) * cut.nuclear) / (lam + (1.0 - lam) * rank)
+        tau = highest - drop
+    # of both, what is the smaller keeps its digits
+    if tau < 0.5 * highest:
+        tau = max(tau, low)
+        return _cut_below(t, k, tau, highest - tau)
+    drop = min(max(drop, 0.0), highest - low)
+    return _cut_below(t, k, highest - drop, drop)
 
 
 @jit
@@ -608,28 +743,33 @@ def _find_inside(t, k, mode, alpha, lam):
 @jit
 def find_cut(t, mode, alpha, lam):
     """Return the functionals at the threshold that solves the equation of `_excess`."""
+    if mode == PENALTY and alpha >= 1.0:
+        free = alpha - 1.0
+        tau = 2.0 * lam / (free + math.sqrt(free * free + 4.0 * lam * t.above[0, HILBERT]))
+        if tau < 1e-20 * min(math.sqrt(t.law.s), 1.0):
+            return _cut_below(t, 0, tau, max(t.y[0, 0] - tau, 0.0))
     for k in range(t.rows):
         if _excess(mode, cut_between(t, k, t.y[k, 0]), alpha, lam) >= 0.0:
             return _find_between(t, k, mode, alpha, lam)
         if t.bulk[k] >= 0:
-            cut = cut_between(t, k + 1, t.y[k, 1])
+            gap = t.y[k + 1, 0] - t.y[k, 1] if k < t.rows - 1 else 0.0
+            cut = _cut_below(t, k + 1, t.y[k, 1], gap)
             if _excess(mode, cut, alpha, lam) >= 0.0:
                 return _find_inside(t, k, mode, alpha, lam)
     # above the spectrum: the estimate is 0
     top = t.y[t.rows - 1, 1]
-    return cut_between(t, t.rows, max(lam / alpha, top) if mode == PENALTY else top)
+    return _cut_below(t, t.rows, max(lam / alpha, top) if mode == PENALTY else top, 0.0)
 
 
 @jit
 def soft_error(cut, s):
     """Return the error of soft thresholding from the form that loses no digits."""
-    square = cut.tau * (cut.tau * cut.rank)
+    if cut.rank == 0.0:
+        return 1.0
     if cut.divergence >= 0.5:
         C = cut.low_product + cut.tau * cut.hilbert
-        return s * (1.0 - 2.0 * C) + (cut.low_square + square)
-    if square + s * cut.product > 1.0:
-        return max(1.0 - 2.0 * cut.overlap + cut.norm, cut.low_kept)
-    return cut.low_kept + max(s * (cut.product - 2.0 * cut.tau * cut.hilbert) + square, 0.0)
+        return s * (1.0 - 2.0 * C) + (cut.low_square + cut.tau * (cut.tau * cut.rank))
+    return cut.low_kept + cut.rest
 
 
 # --------------------------------------------------------------------------------------------
@@ -924,6 +1064,8 @@ def recovery_array(beta, rho, out):
 @jit
 def hard_error(cut, s):
     """Return the error of hard thresholding, y kept above the threshold of ``cut``."""
+    if cut.rank == 0.0:
+        return 1.0
     return cut.low_kept + s * cut.product
 
 
@@ -995,11 +1137,13 @@ def _quiet_noise(signal, s, tau, best):
     """
     # within an atom h is of order 1/sqrt(s) and cancels
     least = _least_noise(None, signal.rho) if signal.source is None else _QUIET
-    if not best:
-        s = max(s, tau * ((1e-18 if signal.source is None else 1e-8) * tau))
     if s >= least:
         return s, 1.0
-    return least, (math.sqrt(least / s) if s > 0.0 else np.inf)
+    if not best:
+        s = max(s, tau * ((1e-18 if signal.source is None else 1e-8) * tau))
+    if s >= least or s == 0.0:
+        return least, (1.0 if s > 0.0 else np.inf)
+    return least, math.sqrt(least / s)
 
 
 @jit

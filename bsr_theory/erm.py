@@ -51,8 +51,10 @@ __all__ = [
 
 _NEAR = 1e-2  # relative distance to perfect recovery inside which differences are extrapolated
 _MANY = 1e40  # aspect ratio that counts as infinite
+_SQUARE = 1e-13  # beta - 1 that counts as 0
 _CLOSE = 1e-6  # distance inside which the threshold is needed beyond double precision
 _DIGITS = 34
+_FAINT = 1e-290  # penalty per label that counts as 0
 _SEEN = 1e290  # noise from which on that of its square root is a matter of units
 _DROWNED = 1e30  # noise, in units of S, in which it is not seen any more
 
@@ -212,8 +214,10 @@ def _rectangular(problem: Problem) -> Prior:
 
 
 def _columns(beta: Any) -> Any:
-    """Return the aspect ratio, infinite where bulks would be too narrow for numbers."""
-    return scalar_or_array(np.where(np.asarray(beta) > _MANY, np.inf, beta))
+    """Return the aspect ratio, infinite or 1 where numbers would not tell the difference."""
+    ratio = np.asarray(beta)
+    ratio = np.where((ratio >= 1.0) & (ratio < 1.0 + _SQUARE), 1.0, ratio)
+    return scalar_or_array(np.where(ratio > _MANY, np.inf, ratio))
 
 
 def _read_prior(prior: Prior, what: str) -> _Signal:
@@ -377,7 +381,7 @@ def ridge(
         mse = np.where((root == 0.0) & (delta == 0.0), 0.0, mse)
         s = (delta + mse) / alpha
         moved = (delta + mse) * D_per_alpha  # D s
-        train = np.where(np.isinf(mse), 0.0, (delta + mse) * free**2)
+        train = np.where(np.isinf(mse) | (free == 0.0), 0.0, (np.sqrt(delta + mse) * free) ** 2)
     rank = np.where(np.isnan(mse), np.nan, 1.0)
     nuclear = np.full(mse.shape, np.nan)
     perfect = (mse == 0.0) & (delta == 0.0) & (penalties == 0.0) & (alpha >= 1.0)
@@ -412,8 +416,8 @@ def ridge(
 
 
 def _recovery(beta: Array, rho: Array) -> Array:
-    """Return (1 - threshold, its scaled singular-value threshold) along the last axis."""
-    out = np.empty((rho.size, 2))
+    """Return (alpha_star, 1 - alpha_star, scaled singular-value threshold) along the last axis."""
+    out = np.empty((rho.size, 3))
     run_blocks(lambda b: estimators.recovery_array(beta[b], rho[b], out[b]), rho.size)
     return out
 
@@ -433,7 +437,7 @@ def _threshold_tail(beta: float, rho: float) -> tuple[float, float]:
             value = r * (2 - r)
         else:
             ratio, K = (1 - r) / (b - r), (1 - r) * (1 - r / b)
-            cut = mpmath.mpf(float(_recovery(np.array([beta]), np.array([rho]))[0, 1]))
+            cut = mpmath.mpf(float(_recovery(np.array([beta]), np.array([rho]))[0, 2]))
             # sigma^2 = 1 + ratio - 2 sqrt(ratio) cos(angle) of a Marchenko-Pastur law
             root = mpmath.sqrt(ratio)
             cosine = (1 + ratio - cut * cut) / (2 * root)
@@ -446,10 +450,9 @@ def _threshold_tail(beta: float, rho: float) -> tuple[float, float]:
 
                 return 2 / mpmath.pi * mpmath.quad(weight, [low, high]) if high > low else 0
 
-            above = [moment(k, angle, mpmath.pi) for k in (0, 1)]
-            below = moment(2, mpmath.mpf(0), angle)
-            lack = K * (below + 2 * cut * above[1] - cut**2 * above[0]) - (1 - r / b) * r * cut**2
-            value = 1 - lack
+            above = [moment(k, angle, mpmath.pi) for k in (0, 1, 2)]
+            square = above[2] - 2 * cut * above[1] + cut**2 * above[0]
+            value = r * (1 + (1 - r) / b + (1 - r / b) * cut**2) + K * square
         head = float(value)
         return head, float(value - head)
 
@@ -457,9 +460,10 @@ def _threshold_tail(beta: float, rho: float) -> tuple[float, float]:
 def _gap(alpha: Array, beta: Array, rho: Array, close: npt.NDArray[np.bool_]) -> Array:
     """Return alpha minus the perfect-recovery threshold, exactly rounded where ``close``."""
     # rho >= 1: the threshold is 1
-    gap = (alpha - 1.0) + _recovery(beta, rho)[:, 0]
+    star, lack, _ = _recovery(beta, rho).T
+    gap = np.where(star < 0.5, alpha - star, (alpha - 1.0) + lack)
     with np.errstate(invalid="ignore"):
-        near = np.flatnonzero(close & (rho < 1.0) & (np.abs(gap) < _CLOSE))
+        near = np.flatnonzero(close & (rho < 1.0) & (np.abs(gap) < _CLOSE * star))
     for i in near:
         head, tail = _threshold_tail(float(beta[i]), float(rho[i]))
         gap[i] = float(Fraction(float(alpha[i])) - Fraction(head) - Fraction(tail))
@@ -577,11 +581,14 @@ def nuclear_norm(
         _flat(channel.delta, shape) / unit, _flat(penalty, shape) / np.sqrt(unit)
     )  # fmt: skip
     alpha, beta, rho = (_flat(x, shape) for x in (problem.alpha, signal.beta, signal.rho))
-    mode = np.where(penalties > 0.0, estimators.PENALTY, estimators.INTERPOLATE)
+    with np.errstate(invalid="ignore"):
+        seen = penalties > _FAINT * np.maximum(alpha, 1.0)
+    mode = np.where(seen, estimators.PENALTY, estimators.INTERPOLATE)
     if best:
         mode[:] = estimators.BEST
     free = mode != estimators.PENALTY
-    gap = _gap(alpha, beta, rho, free & (delta < _CLOSE))
+    with np.errstate(invalid="ignore"):
+        gap = _gap(alpha, beta, rho, free & (delta < _CLOSE * alpha))
     with np.errstate(invalid="ignore"):
         refine = free & (rho < 1.0) & (np.abs(gap) < _NEAR * alpha) & (delta < _NEAR * alpha)
     out = np.empty((alpha.size, 12))
@@ -657,7 +664,7 @@ def nuclear_norm_threshold(rho: Numeric, beta: Numeric = 1.0) -> Any:
     Returns
     -------
     float or ndarray
-        In [0, 1]; 1 for ``rho >= 1``.  Absolute error below 1e-15.
+        In [0, 1]; 1 for ``rho >= 1``.  Relative error below 1e-14.
 
     Raises
     ------
@@ -691,9 +698,7 @@ def nuclear_norm_threshold(rho: Numeric, beta: Numeric = 1.0) -> Any:
     rho = check("rho", rho, low=0.0, open_low=True)
     beta = _columns(check("beta", beta, low=1.0))
     shape = broadcast(rho=rho, beta=beta)
-    return scalar_or_array(
-        (1.0 - _recovery(_flat(beta, shape), _flat(rho, shape))[:, 0]).reshape(shape)
-    )
+    return scalar_or_array(_recovery(_flat(beta, shape), _flat(rho, shape))[:, 0].reshape(shape))
 
 
 # --------------------------------------------------------------------------------------------
@@ -717,7 +722,8 @@ def _threshold(prior: Prior, s: Numeric, tau: Any, *, hard: bool) -> ThresholdEs
     kernel = estimators.threshold_array
     # beyond some noise all is that of noise alone, in its units
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        drowned = _DROWNED / np.minimum(rho, 1.0) if signal.source is None else _DROWNED
+        thin = np.minimum(rho, 1.0) if signal.source is None else 1.0
+        drowned = np.minimum(_DROWNED / thin, 1e300)
         scale = np.maximum(noise / drowned, 1.0)
         noise = np.minimum(noise, drowned)
         level = np.where(np.isinf(cut), cut, cut / np.sqrt(scale))

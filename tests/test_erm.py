@@ -1000,7 +1000,7 @@ class TestAnySingularValues:
         H = rank / sigma * ((1 - c) + c * rank / 2 + 2 * c * (1 - rank))
         cut = 1 - rank
         if beta < INF:
-            cut = estimators.recovery(beta, rank)[1]
+            cut = estimators.recovery(beta, rank)[2]
         scale = star / (2 * cut * np.sqrt(1 - rank / beta) * H) ** 2
         for distance, rtol in ((1e-5, 1e-3), (1e-8, 1e-6)):
             alpha = star - distance

@@ -67,13 +67,16 @@ AWAY, AWAY_SQUARE, AWAY_HILBERT, AWAY_SIGNAL = range(7, 11)
 _COLUMNS = 11
 WEIGHT, VALUE, DISTANCE, DENSE, DENOISED = range(5)  # columns of the points of a row
 
-_NONE = 1e-48  # noise that stands for none, of factors with rho = 1
+_NONE = 1e-44  # s rho that stands for none
 _LEAST = 1e-32  # the same for laws of singular values: its square root is below rounding
 _QUIET = 1e-18  # for divergences of laws with atoms
 _HIDDEN = 1e8  # s rho, in units of sqrt(beta), from which on noise hides all of thin factors
 _ALIKE = 1e-17  # relative deviation from the law of Gaussian entries that is not seen
+_LONG = 1e25  # beta and rho from which on all singular values of S are 1, for numbers
 _THINNEST = 1e-16  # rho below which outliers have no width and do not interact
 _SLIM = 1e-3  # share of y^2 by which a narrow panel rises: its nodes resolve dw/dx
+_NOTHING = 1e-60  # threshold that counts as 0
+_CLEAR = 1e8  # threshold that sees no noise, in units of its square root
 _GRADE = 100.0  # step of the search for units in which the noise can be seen
 _STEP = 1e-2  # relative step in sqrt(s) of the extrapolation to s = 0
 _SAMPLES = 6  # points of it
@@ -156,13 +159,13 @@ def _has_free_entries(beta, rho, s):
         return False
     if rho < 1.0:
         return s * rho > _HIDDEN * math.sqrt(beta)
-    return beta / max(1.0, s) / max(1.0, s) < _ALIKE * rho
+    return beta / max(1.0, s) / max(1.0, s) < _ALIKE * rho or min(beta, rho) > _LONG
 
 
 @jit
 def _least_noise(source, rho):
     """Return the noise that stands for none: far below all that S has to show."""
-    return _NONE / min(max(rho, _THINNEST), 1e-3) if source is None else _LEAST
+    return _NONE / min(max(rho, _THINNEST), 1.0) if source is None else _LEAST
 
 
 @jit
@@ -785,25 +788,25 @@ def _noise_table(beta, rho):
 
 
 @jit
-def _noise_lack(beta, rho, cut):
-    """Return lim (1 - E/s) as s -> 0 at the threshold of ``cut``, in those units."""
-    K = (1.0 - rho) * (1.0 - rho / beta)
-    tau = cut.tau
-    bulk = cut.low_square + 2.0 * tau * cut.hilbert - tau * tau * cut.rank
-    return K * bulk - (1.0 - rho / beta) * rho * tau * tau
+def _noise_risk(beta, rho, cut):
+    """Return lim E/s as s -> 0 at the threshold of ``cut``, in those units; nothing cancels."""
+    K, signal = (1.0 - rho) * (1.0 - rho / beta), (1.0 - rho / beta) * cut.tau * cut.tau
+    # a thin signal leaves less of the noise, rho^(7/5), than positions next to the edge resolve
+    noise = K * cut.norm if rho > 1e-30 else 0.0
+    return rho * (1.0 + (1.0 - rho) / beta + signal) + noise
 
 
 @jit
 def recovery(beta, rho):
-    """Return (1 - alpha_star, l): perfect recovery with the nuclear norm starts at alpha_star.
+    """Return (alpha_star, 1 - alpha_star, l): where perfect recovery with the nuclear norm starts.
 
     alpha_star is the least ``lim E/s`` as s -> 0 and ``l sqrt(s (1 - rho/beta))`` its threshold.
     """
     if rho >= 1.0:
-        return 0.0, 0.0
+        return 1.0, 0.0, 0.0
     cut = find_cut(_noise_table(beta, rho), MINIMAX, 1.0, rho)
     K = (1.0 - rho) * (1.0 - rho / beta)
-    return K * (cut.low_square + cut.tau * cut.hilbert), cut.tau
+    return _noise_risk(beta, rho, cut), K * (cut.low_square + cut.tau * cut.hilbert), cut.tau
 
 
 @jit
@@ -812,9 +815,9 @@ def _recovery_slack(beta, rho, alpha, gap, mode):
 
     The difference keeps the relative precision of ``gap``.
     """
-    lack, best = recovery(beta, rho)
+    star, _, best = recovery(beta, rho)
     if mode == BEST:
-        return 1.0 - lack, gap
+        return star, gap
     # the interpolator's threshold: C = K int min(y, l) h = 1 - alpha
     t = _noise_table(beta, rho)
     K = (1.0 - rho) * (1.0 - rho / beta)
@@ -824,7 +827,7 @@ def _recovery_slack(beta, rho, alpha, gap, mode):
         part = cut_at(t, 0.5 * (best + last) + 0.5 * (last - best) * NODES[j])
         slope = 2.0 * (1.0 - rho / beta) * rho * part.tau - 2.0 * K * part.nuclear
         rise += 0.5 * (last - best) * WEIGHTS[j] * slope
-    return 1.0 - _noise_lack(beta, rho, cut), gap - rise
+    return _noise_risk(beta, rho, cut), gap - rise
 
 
 # --------------------------------------------------------------------------------------------
@@ -917,10 +920,16 @@ def balance(p, s):
 def _visible(p):
     """Return the problem in units in which its noise can be seen, and the unit.
 
-    Far below all that S has to show, s, delta, tau^2 and lam^2 scale together.
+    Far below all that S has to show, s, delta, tau^2 and lam^2 scale together; far above the
+    noise, a threshold does not see it.
     """
     unit, least = 1.0, _least_noise(p.signal.source, p.signal.rho)
-    while p.delta < p.alpha * least and p.delta + p.lam > 0.0 and balance(p, least)[0] > 0.0:
+    for _ in range(150):  # from the least to the largest number
+        if not (p.delta < p.alpha * least and p.delta + p.lam > 0.0):
+            break
+        excess, _, cut = balance(p, least)
+        if not (excess > 0.0 and cut.tau < _CLEAR * math.sqrt(least)):
+            break
         unit *= _GRADE
         delta, lam = p.delta * _GRADE * _GRADE, p.lam * _GRADE
         p = Point(p.signal, p.alpha, delta, lam, p.mode, p.near)
@@ -930,7 +939,7 @@ def _visible(p):
 @jit
 def _solve_noise(p):
     """Return (log s, log residual, evaluations) of the root of `balance`."""
-    floor = math.log(_least_noise(p.signal.source, p.signal.rho))
+    floor = -690.0
     if p.delta > 0.0:
         floor = max(floor, math.log(p.delta) - math.log(p.alpha))
     x1 = math.log(1.0 + p.delta) - math.log(p.alpha)
@@ -984,7 +993,15 @@ def _store(out, p, s, error, cut, free):
     # noise leaves no singular value at 0: without a threshold all of them are kept
     out[RANK] = 1.0 if cut.tau == 0.0 and s > 0.0 else cut.rank
     out[NUCLEAR], out[LAM] = cut.nuclear, cut.tau * free
-    out[TRAIN] = s * free * free / p.alpha
+    out[TRAIN] = (math.sqrt(s) * (free / math.sqrt(p.alpha))) ** 2
+
+
+@jit
+def _refuse(out, failed):
+    """Leave no numbers where the equations were not solved."""
+    if failed:
+        out[:RESIDUAL] = np.nan
+        out[STATUS] = FAILED
 
 
 @jit
@@ -1014,6 +1031,7 @@ def nuclear_norm_point(signal, alpha, delta, lam, mode, gap, refine, tolerance, 
             return
         s = delta / (alpha - 1.0)
         _store(out, p, s, s, cut_between(make_table(signal, s), 0, 0.0), alpha - 1.0)
+        _refuse(out, np.isnan(out[:RESIDUAL]).any())
         return
     if refine:
         p = Point(signal, alpha, delta, lam, mode, make_near(p, gap))
@@ -1029,11 +1047,12 @@ def nuclear_norm_point(signal, alpha, delta, lam, mode, gap, refine, tolerance, 
         free = max(p.delta + cut.low_kept, 0.0) / s
     _store(out, p, s, error, cut, free)
     for column, power in ((MSE, 2), (NOISE, 2), (TRAIN, 2), (THRESHOLD, 1), (LAM, 1)):
-        out[column] /= unit**power
+        out[column] /= unit
+        if power == 2:
+            out[column] /= unit
     out[RESIDUAL], out[CALLS] = abs(math.expm1(left)), calls
-    if not out[RESIDUAL] <= tolerance:
-        out[:RESIDUAL] = np.nan
-        out[STATUS] = FAILED
+    # a number out of range makes others NaN
+    _refuse(out, not out[RESIDUAL] <= tolerance or np.isnan(out[:RESIDUAL]).any())
 
 
 @jit
@@ -1048,7 +1067,7 @@ def nuclear_norm_array(source, beta, rho, alpha, delta, lam, mode, gap, refine, 
 
 @jit
 def recovery_array(beta, rho, out):
-    """Fill out (n, 2) with `recovery`; NaN where an input is not valid."""
+    """Fill out (n, 3) with `recovery`; NaN where an input is not valid."""
     for i in range(rho.size):
         if beta[i] >= 1.0 and rho[i] > 0.0:
             out[i] = recovery(beta[i], rho[i])
@@ -1166,7 +1185,8 @@ def threshold_point(signal, s, tau, best, hard, out):
             out[:6] = 0.0
             out[0], out[6] = 1.0, tau
             return
-        cut = cut_at(t, tau * unit if tau > 0.0 else 0.0)
+        seen = tau * unit if unit < np.inf else 0.0
+        cut = cut_at(t, seen) if seen > _NOTHING else _cut_below(t, 0, seen, t.y[0, 0])
     elif hard:
         cut = find_hard(t, noise)
     else:
@@ -1181,6 +1201,8 @@ def threshold_point(signal, s, tau, best, hard, out):
     else:
         out[0], out[1], out[2] = soft_error(cut, noise), cut.overlap, cut.norm
         out[4], out[5] = cut.nuclear, cut.divergence
+    for column in range(5):
+        out[column] = max(out[column], 0.0)  # interpolated densities fall below 0 by rounding
     out[0] /= unit * unit
     if best:
         # a gap of S does not scale

@@ -128,9 +128,8 @@ def exact_log_integral(
     Raises
     ------
     ValueError
-        If a parameter is out of its range, or ``a`` and ``b`` differ in length.
-    ArithmeticError
-        If two precisions in succession still differ beyond 65536 bits.
+        If a parameter is out of its range, ``a`` and ``b`` differ in length, or they are too large
+        for the exact formula (two precisions in succession still differ beyond 65536 bits).
 
     Notes
     -----
@@ -187,17 +186,20 @@ def exact_log_integral(
     snr = check_number("snr", snr)
     d1 = x.size
     nu = (d1 if d2 is None else check_integer("d2", d2, d1)) - d1
-    if snr * x[-1] * y[-1] == 0.0:
+    if float(snr) * float(x[-1]) * float(y[-1]) == 0.0:
         return 0.0
     bits = 64 + 4 * d1
     previous = _log_integral(x, y, snr, nu, bits)
     while bits < _MOST_BITS:
         bits *= 2
         value = _log_integral(x, y, snr, nu, bits)
-        if value is not None and previous is not None and abs(value / previous - 1) < 2.0**-54:
-            return float(value)
+        if value is not None and previous is not None:
+            if abs(value - previous) <= 2.0**-54 * abs(previous):
+                return float(value)
         previous = value
-    raise ArithmeticError(f"no agreement between {bits // 2} and {bits} bits at d1 = {d1}")
+    raise ValueError(
+        f"snr max(a) max(b) is too large for the exact formula: no agreement at {bits} bits"
+    )
 
 
 def _log_integral(a: Array, b: Array, snr: float, nu: int, bits: int) -> Any:
@@ -335,8 +337,10 @@ def asymptotic_limit(prior: Information, snr: Numeric, *, dyson: int = 1) -> Any
     """
     dyson = _dyson(dyson)
     snr = check("snr", snr, low=0.0, allow_inf=False)
-    energy = np.multiply(snr, prior.second_moment)
-    return scalar_or_array(dyson * (energy - np.asarray(prior.information(snr))))
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = np.multiply(snr, prior.second_moment)
+        limit = dyson * (energy - np.asarray(prior.information(snr)))
+    return scalar_or_array(np.where(np.isinf(energy), np.inf, limit))
 
 
 # --------------------------------------------------------------------------------------------
@@ -412,9 +416,8 @@ def rank_one_limit(
     Raises
     ------
     ValueError
-        If a parameter is out of its range.
-    ArithmeticError
-        If the quadrature of the Stieltjes transform fails.
+        If a parameter is out of its range, or the Stieltjes transform of the law has too few
+        digits beyond its edge (a bulk that is far narrower than its distance from 0).
 
     Notes
     -----
@@ -459,7 +462,8 @@ def rank_one_limit(
     beta, edge = _support(law)
     top = _top("largest", largest, edge)
     values = [_rank_one(float(value), law, beta, edge, top) for value in np.ravel(theta)]
-    return scalar_or_array(dyson * np.reshape(values, np.shape(theta)))
+    with np.errstate(over="ignore"):
+        return scalar_or_array(dyson * np.reshape(values, np.shape(theta)))
 
 
 def finite_rank_limit(
@@ -522,6 +526,11 @@ def finite_rank_limit(
     return dyson * math.fsum(_rank_one(theta, law, beta, edge, top) for theta, top in pairs)
 
 
+# theta times the largest singular value
+_WEAK = 1e-7
+_STRONG = 1e20
+
+
 def _support(law: Transform) -> tuple[float, float]:
     """Return the aspect ratio and the largest singular value of the law."""
     beta = float(check("beta", law.beta, low=1.0, allow_inf=False))
@@ -541,12 +550,14 @@ def _top(name: str, value: float | None, edge: float) -> float:
 
 def _strength(law: Transform, beta: float, edge: float, z: float) -> float:
     """Return ``T(z)``, the square of the theta whose saddle point is at z."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         g = complex(law.stieltjes(z)).real
     if 0.0 < g < math.inf:
         return g / beta * (1.0 - 1.0 / beta + z * g / beta)
     if z > edge * edge:
-        raise ArithmeticError(f"law.stieltjes({z!r}) must be positive beyond the edge, got {g!r}")
+        raise ValueError(
+            f"law must have a positive Stieltjes transform beyond its edge, got {g!r} at {z!r}"
+        )
     return math.inf  # an atom, or an edge where the density diverges
 
 
@@ -555,6 +566,11 @@ def _rank_one(theta: float, law: Transform, beta: float, edge: float, top: float
     if math.isnan(theta) or theta == 0.0:
         return theta
     start = top * top
+    if theta * top > _STRONG:
+        return theta * top  # the rest grows like a logarithm
+    if theta * top < _WEAK:
+        # the next term is smaller by (theta top)^2
+        return 0.5 * theta * theta * _mean(law, edge)
     if theta * theta < _strength(law, beta, edge, start):
         # g has a square root at an edge: smooth in v = sqrt(z - start)
         def excess(v: float) -> float:
@@ -564,16 +580,31 @@ def _rank_one(theta: float, law: Transform, beta: float, edge: float, top: float
         while excess(v) > 0.0:
             v *= 2.0
         # J is stationary in z: what is left of the error of v counts twice
-        v = float(brentq(excess, 0.0, v, xtol=1e-12 * (edge or 1.0), rtol=1e-14))
+        v, result = brentq(
+            excess, 0.0, v, xtol=1e-12 * (edge or 1.0), rtol=1e-14, full_output=True, disp=False
+        )
+        if not result.converged:
+            raise ValueError(f"law must have a smooth Stieltjes transform beyond {edge!r}")
         z = start + v * v
     else:
         z = start
-    strength = beta * theta * theta * z
-    # (1 + C)(1 + C/beta) = strength, without cancellation as C -> 0
-    half = 0.5 * (1.0 + beta)
-    c = beta * (strength - 1.0) / (half + math.sqrt(half * half + beta * (strength - 1.0)))
-    per_row = c + 0.5 * _tail(law, z, edge) - 0.5 * math.log1p(c)
-    return per_row / beta - 0.5 * math.log1p(c / beta)
+    # with gamma = C/beta, (1/beta + gamma)(1 + gamma) = theta^2 z: without cancellation
+    pull, half = theta * math.sqrt(z), 0.5 + 0.5 / beta
+    root = math.hypot(0.5 - 0.5 / beta, pull)
+    gamma = root - half if root > 2.0 * half else (pull * pull - 1.0 / beta) / (half + root)
+    per_row = 0.5 * _tail(law, z, edge) - 0.5 * math.log1p(beta * gamma)
+    return gamma + per_row / beta - 0.5 * math.log1p(gamma)
+
+
+def _mean(law: Transform, edge: float) -> float:
+    """Return the mean of W: that of the law, or the leading term of its Stieltjes transform."""
+    moments = getattr(law, "moments", None)
+    if moments is not None:
+        return float(moments(1))
+    # z (z g(z) - 1) = m1 + m2/z + ..., extrapolated
+    z = 1e5 * edge * edge
+    near, far = (x * (x * complex(law.stieltjes(x)).real - 1.0) for x in (z, 2.0 * z))
+    return 2.0 * far - near
 
 
 def _tail(law: Transform, z: float, edge: float) -> float:
@@ -587,12 +618,16 @@ def _tail(law: Transform, z: float, edge: float) -> float:
         v = first + scale * ratio / (1.0 - ratio)
         x = start + v * v
         slope = 2.0 * v * scale / (1.0 - ratio) ** 2
-        return slope * (complex(law.stieltjes(x)).real - 1.0 / x)
+        with np.errstate(over="ignore"):
+            return slope * (complex(law.stieltjes(x)).real - 1.0 / x)
 
     # full_output: the error estimate is looked at here, a warning adds nothing
     value, error, *_ = quad(integrand, 0, 1, epsabs=1e-13, epsrel=1e-13, limit=200, full_output=1)
     if not error < 1e-9:
-        raise ArithmeticError(f"quadrature of law.stieltjes beyond {z!r} has error {error!r}")
+        raise ValueError(
+            f"law must have a smooth Stieltjes transform beyond {edge!r}; "
+            f"its quadrature has the error {error!r}"
+        )
     return float(value)
 
 

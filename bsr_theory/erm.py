@@ -380,7 +380,7 @@ def ridge(
         mse = (lost**2 * (0.5 * total) + noise * D) / root
         mse = np.where((root == 0.0) & (delta == 0.0), 0.0, mse)
         s = (delta + mse) / alpha
-        moved = (delta + mse) * D_per_alpha  # D s
+        spread = np.sqrt(alpha) * np.sqrt(delta + mse) * D_per_alpha  # D sqrt(s)
         train = np.where(np.isinf(mse) | (free == 0.0), 0.0, (np.sqrt(delta + mse) * free) ** 2)
     rank = np.where(np.isnan(mse), np.nan, 1.0)
     nuclear = np.full(mse.shape, np.nan)
@@ -395,14 +395,13 @@ def ridge(
         seen = np.minimum(s, _SEEN)
         run_blocks(lambda b: kernel(signal.source, beta[b], rho[b], seen[b], mean[b]), mse.size)
         with np.errstate(invalid="ignore"):
-            far = np.sqrt(D) * np.sqrt(moved) * (mean / math.sqrt(_SEEN))
-            nuclear = np.where(s > _SEEN, far, D * mean)
+            nuclear = np.where(s > _SEEN, spread * (mean / math.sqrt(_SEEN)), D * mean)
         rank = np.where(perfect, np.minimum(rho, 1.0), rank)
         bad |= np.isnan(mean)
     status = np.where(perfect, int(Status.PERFECT_RECOVERY), int(Status.CONVERGED))
     status = np.where(bad, int(Status.INVALID_INPUT), status)
     with np.errstate(all="ignore"):
-        threshold, norm = lost / D, D * (D + moved)
+        threshold, norm = lost / D, D**2 + spread**2
     columns = [mse, D, norm, rank, nuclear, train, s, threshold, penalties, np.zeros_like(mse)]
     columns = [np.where(bad, np.nan, x) for x in columns]
     report_failures(status, on_failure)
@@ -461,7 +460,7 @@ def _gap(alpha: Array, beta: Array, rho: Array, close: npt.NDArray[np.bool_]) ->
     """Return alpha minus the perfect-recovery threshold, exactly rounded where ``close``."""
     # rho >= 1: the threshold is 1
     star, lack, _ = _recovery(beta, rho).T
-    gap = np.where(star < 0.5, alpha - star, (alpha - 1.0) + lack)
+    gap: Array = np.where(star < 0.5, alpha - star, (alpha - 1.0) + lack)
     with np.errstate(invalid="ignore"):
         near = np.flatnonzero(close & (rho < 1.0) & (np.abs(gap) < _CLOSE * star))
     for i in near:
@@ -506,7 +505,9 @@ def nuclear_norm(
         down to zeros that have an atom: double precision then ends in front of it).  At and above
         `nuclear_norm_threshold` without noise, with lam = 0 or the optimal one, ``mse`` is
         exactly 0 and the status PERFECT_RECOVERY.  At ``alpha = 1``, ``lam = 0`` and with noise
-        it is infinite.
+        it is infinite.  For alpha between 1e-12 and 1e100, ``delta``, ``lam`` and
+        ``(1 + delta)/alpha`` below 1e200 and ``rho`` above 1e-290 there is an answer; beyond, the
+        status may be NOT_CONVERGED.
 
     Raises
     ------
@@ -768,7 +769,8 @@ def soft_threshold(
     -------
     ThresholdEstimate
         To be compared with ``prior.mmse(s)``, the error of the optimal shrinkage.  At ``s = 0``
-        the divergence is its limit, for laws with atoms to 1e-7.
+        the divergence is its limit, for laws with atoms to 1e-7; noise above 1e300 counts as 1e300
+        in units of its own.
 
     Raises
     ------

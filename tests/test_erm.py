@@ -108,6 +108,39 @@ class TestHighPrecision:
         ):
             assert getattr(found, name) == pytest.approx(float(value), rel=1e-12), name
 
+    @pytest.mark.parametrize(
+        ("beta", "rho", "s", "tau", "rel"),
+        [
+            # bulks of relative width 2/sqrt(beta), in which rounding of tau moves it by 1e-16
+            (1e6, 1e-8, 1e5, 316.354, 2e-11),
+            (1e4, 1e-6, 1e7, 3181.25, 1e-12),
+            (1e10, 0.5, 1e6, 1000.001, 2e-10),
+            (1e8, 1e3, 1e5, 316.223, 2e-11),
+            (1e3, 1e-9, 1e-20, 1.01265e-10, 1e-12),
+            # long factors, thin ones, and those without width
+            (2.0, 1e12, 0.3, 1.14018, 1e-13),
+            (3.0, 1e-14, 1e12, 1.51962e6, 1e-12),
+            (2.0, 1e-25, 1e3, 10.0, 1e-13),
+            (1.0, 1e-18, 9.9e17, 5e8, 1e-13),
+            (30.0, 1e-20, 1e23, 3e11, 1e-13),
+            (2.0, 1e-18, 1.5e18, 2e9, 2e-13),
+            (3.0, 1e-18, 1e-3, 0.02, 1e-13),
+        ],
+    )
+    def test_functionals_of_unlike_scales(self, beta, rho, s, tau, rel):
+        exact = highprec_erm.thresholded(beta, rho, s, tau, digits=14)
+        found = soft_threshold(GaussianFactorPrior(beta, rho), s, tau)
+        if abs(exact.error / exact.other_error - 1) < 1e-9:
+            assert found.mse == pytest.approx(float(exact.error), rel=1e-9, abs=0.0)
+        for name, value in (
+            ("overlap", exact.overlap),
+            ("norm", exact.norm),
+            ("rank", exact.rank),
+            ("nuclear_norm", exact.nuclear),
+            ("divergence", exact.divergence),
+        ):
+            assert getattr(found, name) == pytest.approx(float(value), rel=rel, abs=0.0), name
+
     @pytest.mark.slow
     @pytest.mark.parametrize(
         "row", rows("erm_highprec.csv"), ids=lambda r: ",".join(r.values())[:40]
@@ -262,6 +295,36 @@ class TestThreshold:
         least = minimize_scalar(risk, bounds=(1e-3, 0.3), method="bounded", options={"xatol": 1e-6})
         assert nuclear_norm_threshold(rho, beta) == pytest.approx(least.fun, abs=1e-11)
 
+    @pytest.mark.parametrize("beta", [1.0, 2.0, 1e4, INF])
+    def test_every_digit_of_thin_factors(self, beta):
+        rho = np.array([1e-300, 1e-60, 1e-40])
+        limit = 1 + 1 / beta + (1 + beta**-0.5) ** 2
+        assert_allclose(nuclear_norm_threshold(rho, beta), rho * limit, rtol=1e-13)
+        if beta == 1.0:
+            thin = np.array([1e-14, 1e-9, 1e-5])
+            with mpmath.mp.workdps(60):
+                for r, value in zip(thin, nuclear_norm_threshold(thin), strict=True):
+                    r = mpmath.mpf(float(r))
+                    # rho l = (1 - rho) nuclear(l) with l = 2 sin(phi), of a quarter circle
+
+                    def excess(phi, r=r):
+                        left, cut = mpmath.pi / 2 - phi, 2 * mpmath.sin(phi)
+                        mean = 8 / (3 * mpmath.pi) * mpmath.cos(phi) ** 3
+                        share = (2 * left - mpmath.sin(2 * left)) / mpmath.pi
+                        return r * cut - (1 - r) * (mean - cut * share)
+
+                    low, phi = mpmath.mpf(0), mpmath.pi / 2
+                    for _ in range(150):
+                        middle = (low + phi) / 2
+                        low, phi = (middle, phi) if excess(middle) < 0 else (low, middle)
+                    cut = 2 * mpmath.sin(phi)
+                    above = mpmath.quad(
+                        lambda x, cut=cut: (x - cut) ** 2 * mpmath.sqrt(4 - x * x) / mpmath.pi,
+                        [cut, 2],
+                    )
+                    risk = r * (2 - r + (1 - r) * cut**2) + (1 - r) ** 2 * above
+                    assert value == pytest.approx(float(risk), rel=1e-13, abs=0.0)
+
     def test_low_rank_limit(self):
         beta = np.array([1.0, 2.0, 10.0])
         low_rank = (1 + np.sqrt(beta) + beta) * 2 / (1 + beta)
@@ -364,6 +427,30 @@ class TestLeastSquares:
             perfect = nuclear_norm(bilinear_regression(1.0, beta, 2.0))
             assert perfect.mse == 0.0 and perfect.status is Status.PERFECT_RECOVERY
 
+    @pytest.mark.parametrize("penalty", [0.0, 1.0])
+    @pytest.mark.parametrize(
+        ("alpha", "beta", "rho"),
+        [(0.7, 1.0, 0.2), (0.7, 2.0, 0.2), (1.5, 2.0, 1.5), (0.9, INF, 0.5), (0.1, 1e3, 1e-3)],
+    )
+    def test_tiny_noise_and_penalties_have_no_scale(self, alpha, beta, rho, penalty):
+        unit = 10.0 ** -np.array([14, 16, 18, 25, 40, 70, 100, 145])
+        problem = bilinear_regression(alpha, beta, rho, unit**2)
+        point = nuclear_norm(problem, lam=penalty * unit)
+        assert_allclose(point.mse / unit**2, point.mse[0] / unit[0] ** 2, rtol=1e-9)
+        assert_allclose(point.threshold / unit, point.threshold[0] / unit[0], rtol=1e-9)
+        assert_allclose(point.rank, point.rank[0], rtol=1e-9)
+
+    @pytest.mark.parametrize("beta", [1.0, 3.0, 1e4])
+    def test_factors_without_width(self, beta):
+        # on both sides of where the outliers' law takes over; corrections are of order rho^(1/3)
+        rho = np.array([1.01e-16, 0.99e-16])
+        problem = bilinear_regression(2.5 * rho, beta, rho, [[0.0], [0.1]])
+        for lam in (0.0, 0.3 * float(np.sqrt(rho[0])), "optimal"):
+            point = nuclear_norm(problem, lam=lam)
+            for name in ("mse", "overlap", "norm", "train_loss"):
+                one, other = getattr(point, name).T
+                assert_allclose(one, other, rtol=0.02, err_msg=name)
+
     def test_small_penalties_tend_to_the_interpolator(self):
         problem = bilinear_regression([0.3, 1.7], 2.0, 0.5, 0.2)
         tiny, none = nuclear_norm(problem, lam=1e-11), nuclear_norm(problem)
@@ -386,6 +473,23 @@ class TestRidge:
         train = limits.ridge_train_loss(alpha, delta, lam)
         assert point.train_loss == pytest.approx(train, rel=1e-12, abs=1e-300)
         assert point.norm == pytest.approx(point.mse - 1 + 2 * point.overlap, rel=1e-9, abs=1e-9)
+
+    def test_all_scales(self):
+        rng = np.random.default_rng(2)
+        for _ in range(300):
+            alpha, delta, lam = 10.0 ** rng.uniform([-300, -300, -300], [300, 300, 300])
+            point = ridge(bilinear_regression(alpha, 2.0, 0.5, delta), lam=lam)
+            with mpmath.mp.workdps(1300):
+                a, d, p = (mpmath.mpf(float(x)) for x in (alpha, delta, lam))
+                D = 2 * a / (1 + a + p + mpmath.sqrt((1 + a + p) ** 2 - 4 * a))
+                error = (a * (1 - D) ** 2 + d * D**2) / (a - D**2)
+                s = (d + error) / a
+                exact = {"mse": error, "overlap": D, "norm": D**2 * (1 + s),
+                         "train_loss": s * (a - D) ** 2 / a}  # fmt: skip
+                exact = {name: float(value) for name, value in exact.items()}
+            for name, value in exact.items():
+                if 1e-290 < value < 1e300:
+                    assert getattr(point, name) == pytest.approx(value, rel=1e-12, abs=0.0), name
 
     def test_optimum(self):
         problem = bilinear_regression([0.5, 2.0], 2.0, 0.5, [[0.0], [0.3]])

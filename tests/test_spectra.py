@@ -105,6 +105,15 @@ class TestGaussianFactorLaw:
         edges = GaussianFactorLaw(*point).edges.ravel()
         np.testing.assert_allclose(edges, exact, rtol=1e-14)
 
+    @pytest.mark.parametrize("beta", [1.0, 2.0, 1e3, 1e8])
+    def test_long_factors(self, beta):
+        for rho in (1e6, 1e10, 1e12, 1e14):
+            rule = GaussianFactorLaw(beta, rho, 0.1).quadrature()
+            second = 1.1**2 * (1.0 + 1.0 / beta) + 1.0 / rho
+            exact = [1.0, 1.1, second]
+            found = [rule.weights @ rule.y ** (2 * k) for k in range(3)]
+            np.testing.assert_allclose(found, exact, rtol=1e-13)
+
     def test_number_of_bulks_at_the_merging_noise(self):
         # beta = 1: (2 + rho - 2 rho s)^3 = 27 rho (1 + rho s)^2; others from mpmath
         for beta, rho, sc in [

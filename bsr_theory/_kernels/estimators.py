@@ -948,7 +948,7 @@ def _solve_noise(p):
     x2, f2 = x1, f1
     while f2 * f1 > 0.0 and calls < 40:
         x1, f1 = x2, f2
-        x2 = max(x1 - step, floor) if f1 > 0.0 else x1 + step
+        x2 = max(x1 - step, floor) if f1 > 0.0 else max(min(x1 + step, 690.0), x1)
         f2 = balance(p, math.exp(x2))[0]
         calls += 1
         step *= 2.0

@@ -853,12 +853,13 @@ def test_spherical_integrals(examples: int) -> None:
         with np.errstate(over="ignore"):
             energy = dyson * snr * prior.second_moment
         assert np.all(limit >= -1e-12 * energy), (prior, snr)
-        assert np.all(limit <= energy), (prior, snr)
+        assert np.all(limit <= energy * (1.0 + 1e-12) + 1e-300), (prior, snr)
         a, b = rng.exponential(size=(2, int(rng.integers(1, 4))))
         a[rng.random(a.size) < 0.3], strength = 0.0, 10.0 ** rng.uniform(-320.0, 2.0)
         d2 = a.size + int(rng.integers(0, 4))
         exact = spherical.exact_log_integral(a, b, snr=strength, d2=d2)
-        assert 0.0 <= exact <= 2.0 * strength * np.sort(a) @ np.sort(b), (a, b, strength, d2)
+        most = 2.0 * strength * np.sort(a) @ np.sort(b) + 1e-300
+        assert 0.0 <= exact <= most, (a, b, strength, d2)
         with pytest.raises(ValueError, match="snr"):
             spherical.exact_log_integral(a + 1.0, b + 1.0, snr=10.0 ** rng.uniform(8.0, 308.0))
 

@@ -592,7 +592,9 @@ def _rank_one(theta: float, law: Transform, beta: float, edge: float, top: float
     pull, half = theta * math.sqrt(z), 0.5 + 0.5 / beta
     root = math.hypot(0.5 - 0.5 / beta, pull)
     gamma = root - half if root > 2.0 * half else (pull * pull - 1.0 / beta) / (half + root)
-    per_row = 0.5 * _tail(law, z, edge) - 0.5 * math.log1p(beta * gamma)
+    c = beta * gamma
+    log_c = math.log1p(c) if c < math.inf else math.log(beta) + math.log(gamma)
+    per_row = 0.5 * _tail(law, z, edge) - 0.5 * log_c
     return gamma + per_row / beta - 0.5 * math.log1p(gamma)
 
 

@@ -852,8 +852,8 @@ def test_spherical_integrals(examples: int) -> None:
         limit = spherical.asymptotic_limit(prior, snr, dyson=dyson)
         with np.errstate(over="ignore"):
             energy = dyson * snr * prior.second_moment
-        assert np.all(limit >= -1e-12 * energy), (prior, snr)
-        assert np.all(limit <= energy * (1.0 + 1e-12) + 1e-300), (prior, snr)
+            assert np.all(limit >= -1e-12 * energy), (prior, snr)
+            assert np.all(limit <= energy * (1.0 + 1e-12) + 1e-300), (prior, snr)
         a, b = rng.exponential(size=(2, int(rng.integers(1, 4))))
         a[rng.random(a.size) < 0.3], strength = 0.0, 10.0 ** rng.uniform(-320.0, 2.0)
         d2 = a.size + int(rng.integers(0, 4))

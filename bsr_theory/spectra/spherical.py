@@ -523,7 +523,7 @@ def finite_rank_limit(
     tops = [_top("outliers", top, edge) for top in above[::-1].tolist()]
     tops += [edge] * (ranks.size - len(tops))
     pairs = zip(ranks[::-1].tolist(), tops, strict=False)
-    return dyson * math.fsum(_rank_one(theta, law, beta, edge, top) for theta, top in pairs)
+    return dyson * sum(_rank_one(theta, law, beta, edge, top) for theta, top in pairs)
 
 
 # theta times the largest singular value

@@ -76,6 +76,7 @@ _LONG = 1e25  # beta and rho from which on all singular values of S are 1, for n
 _THINNEST = 1e-16  # rho below which outliers have no width and do not interact
 _SLIM = 1e-3  # share of y^2 by which a narrow panel rises: its nodes resolve dw/dx
 _NOTHING = 1e-60  # threshold that counts as 0
+_FAINT = 1e-12  # threshold that drops nothing, in units of the noise
 _CLEAR = 1e8  # threshold that sees no noise, in units of its square root
 _GRADE = 100.0  # step of the search for units in which the noise can be seen
 _STEP = 1e-2  # relative step in sqrt(s) of the extrapolation to s = 0
@@ -749,7 +750,7 @@ def find_cut(t, mode, alpha, lam):
     if mode == PENALTY and alpha >= 1.0:
         free = alpha - 1.0
         tau = 2.0 * lam / (free + math.sqrt(free * free + 4.0 * lam * t.above[0, HILBERT]))
-        if tau < 1e-20 * min(math.sqrt(t.law.s), 1.0):
+        if tau < _FAINT * min(math.sqrt(t.law.s), 1.0):
             return _cut_below(t, 0, tau, max(t.y[0, 0] - tau, 0.0))
     for k in range(t.rows):
         if _excess(mode, cut_between(t, k, t.y[k, 0]), alpha, lam) >= 0.0:

@@ -506,8 +506,8 @@ def nuclear_norm(
         `nuclear_norm_threshold` without noise, with lam = 0 or the optimal one, ``mse`` is
         exactly 0 and the status PERFECT_RECOVERY.  At ``alpha = 1``, ``lam = 0`` and with noise
         it is infinite.  For alpha between 1e-12 and 1e100, ``delta``, ``lam`` and
-        ``(1 + delta)/alpha`` below 1e200 and ``rho`` above 1e-290 there is an answer; beyond, the
-        status may be NOT_CONVERGED.
+        ``(1 + delta)/alpha`` below 1e200 and ``rho`` above 1e-290 there is an answer, if its error
+        is above 1e-290; beyond, the status may be NOT_CONVERGED.
 
     Raises
     ------

@@ -1320,8 +1320,9 @@ def test_convex_estimators(estimator: Callable[..., Any], examples: int) -> None
             seen = (alpha > 1e-12) & (alpha < 1e100) & ((1.0 + delta) / alpha < 1e290)
         seen &= (delta < 1e200) & (lam < 1e200) & (rho > 1e-290)
         seen &= (alpha != 1.0) | (lam > 1e-200)  # the peak of interpolation
-        with np.errstate(over="ignore", under="ignore"):
-            seen &= (lam == 0.0) | (delta + rho * np.minimum(lam / alpha, 1.0) ** 2 > 1e-290)
+        with np.errstate(over="ignore"):
+            least = delta + np.minimum(rho, 1.0) * np.minimum(lam / alpha, 1.0) ** 2
+        seen &= (lam == 0.0) | (least > 1e-290)
         assert np.all(ok | (~seen & (estimator is erm.nuclear_norm))), (problem, penalty)
         for name in ("mse", "overlap", "norm", "train_loss", "rank", "nuclear_norm"):
             value = getattr(point, name)

@@ -65,7 +65,7 @@ INTERPOLATE, PENALTY, BEST, MINIMAX = range(4)  # equations that fix a threshold
 COUNT, Y, SQUARE, HILBERT, Y_HILBERT, SIGNAL, Y_SIGNAL = range(7)
 AWAY, AWAY_SQUARE, AWAY_HILBERT, AWAY_SIGNAL = range(7, 11)
 _COLUMNS = 11
-WEIGHT, VALUE, DISTANCE, DENSE, DENOISED = range(5)  # columns of the points of a row
+WEIGHT, VALUE, DISTANCE, TRANSFORM, DENOISED = range(5)  # columns of the points of a row
 
 _NONE = 1e-44  # s rho that stands for none
 _LEAST = 1e-32  # the same for laws of singular values: its square root is below rounding
@@ -302,7 +302,7 @@ def _add_points(points, sums):
     """Add the points of a panel to the sums of its row."""
     for j in range(NODES.size):
         weight, y, d = points[j, WEIGHT], points[j, VALUE], points[j, DISTANCE]
-        h, denoised = points[j, DENSE], points[j, DENOISED]
+        h, denoised = points[j, TRANSFORM], points[j, DENOISED]
         sums[COUNT] += weight
         sums[Y] += weight * y
         sums[SQUARE] += weight * y * y
@@ -338,7 +338,7 @@ def _law_points(law, which, left, right, lowest, points):
         w, density, yh, signal, step = _law_point(law, which, x)
         y = math.sqrt(w)
         points[j, WEIGHT], points[j, VALUE] = half * WEIGHTS[j] * density, y
-        points[j, DENSE], points[j, DENOISED] = yh / y, signal / y
+        points[j, TRANSFORM], points[j, DENOISED] = yh / y, signal / y
         rise = w - first
         if law.kind != CURVE:
             rise = span * math.sin(0.5 * (x - left)) * math.sin(0.5 * (x + left))
@@ -473,7 +473,7 @@ def _sampled_table(source, beta, s):
             # an atom has a mass and no extent
             points[j, WEIGHT] = WEIGHTS[j] * node[NODE_DENSITY] * (0.5 if bulk[k] < 0 else half)
             points[j, VALUE], points[j, DISTANCE] = node[NODE_Y], max(node[NODE_Y] - y[k, 0], 0.0)
-            points[j, DENSE], points[j, DENOISED] = node[NODE_HILBERT], node[NODE_DENOISED]
+            points[j, TRANSFORM], points[j, DENOISED] = node[NODE_HILBERT], node[NODE_DENOISED]
         _add_points(points, sums[k])
     return _finish(law, rows, bulk, x, y, reach, sums, nodes)
 
@@ -540,7 +540,7 @@ def _sampled_points(t, k, left, right, lowest, points):
         y = max(math.sqrt(w), 1e-150)
         points[j, WEIGHT], points[j, VALUE] = half * WEIGHTS[j] * density, y
         points[j, DISTANCE] = max(y - lowest, 0.0)
-        points[j, DENSE], points[j, DENOISED] = yh / y, signal / y
+        points[j, TRANSFORM], points[j, DENOISED] = yh / y, signal / y
     return max(t.y[k, 1] - lowest, 0.0)
 
 
@@ -559,7 +559,7 @@ def cut_inside(t, k, x, tau):
     square, product, kept, rest = base.square, base.product, base.kept, base.rest
     for j in range(NODES.size):
         weight, y, f = points[j, WEIGHT], points[j, VALUE], points[j, DISTANCE]
-        h, denoised = points[j, DENSE], points[j, DENOISED]
+        h, denoised = points[j, TRANSFORM], points[j, DENOISED]
         rank += weight
         hilbert += weight * h
         nuclear += weight * f
